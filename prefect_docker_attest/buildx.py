@@ -1,0 +1,147 @@
+"""docker-py's ``APIClient.build``, done by ``docker buildx build``: its options in, its events out."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import docker.errors
+from docker import DockerClient
+
+from prefect_docker_attest import command, docker_py, errors, manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping
+
+    from docker import APIClient
+
+Event = dict[str, Any]
+"""One event of docker-py's stream: ``stream``, ``aux`` or ``error``."""
+
+
+def build(api: APIClient, given: Mapping[str, Any], *, attestations: bool) -> Generator[Event | bytes, None, None]:
+    """Build an image in the engine that `api` talks to.
+
+    Args:
+        api: docker-py's low-level client
+        given: docker-py's parameters of ``build`` and those of `docker_py.BUILDX_ONLY`, by name
+        attestations: ``False`` builds without any, whatever the image asks for
+
+    Returns:
+        docker-py's events, as they come: dicts with ``decode``, else JSON lines. A build that fails ends with an ``error``.
+
+    Raises:
+        TypeError, OptionError: an option is wrong, or cannot be carried out; nothing is built
+    """
+    call = docker_py.read(given)
+    for warning in call.warnings:
+        command.logger.warning("%s", warning)
+    options = replace(call.options, platforms=tuple(_full_platform(api, one) for one in call.options.platforms))
+    if not attestations:
+        options = command.without_attestations(options)
+    events = _events(api, replace(call, options=options), attestations=attestations)
+    return events if call.decode else _as_json_lines(events)
+
+
+def cli() -> list[str]:
+    """The docker CLI, talking to the engine that docker-py's ``from_env`` finds.
+
+    docker-py before 7.2 follows ``DOCKER_HOST`` and the default socket, yet not the CLI's current context;
+    the context ``default`` is just that. With 7.2 both follow the context (docker-py, docker/client.py, ``from_env``).
+    """
+    return ["docker"] if hasattr(DockerClient, "from_context") else ["docker", "--context", "default"]
+
+
+def _full_platform(api: APIClient, platform: str) -> str:
+    # `amd64` is what prefect-docker's own documentation writes. The engine would take it for its own
+    # operating system's, buildx takes it for that of the machine it runs on: darwin/amd64 on a Mac.
+    if "/" in platform:
+        return platform
+    engine = api.version()
+    if platform.lower() in ("linux", "windows", "darwin", "freebsd"):
+        return f"{platform}/{engine['Arch']}"
+    return f"{engine['Os']}/{platform}"
+
+
+def _events(api: APIClient, call: docker_py.DockerPyBuild, *, attestations: bool) -> Generator[Event, None, None]:
+    options = call.options
+    lines = command.run(
+        options,
+        docker=cli(),
+        stdin=call.stdin,
+        attestations=attestations,
+        silence_limit=call.silence_limit,
+        config_proxies=call.config_proxies,
+    )
+    try:
+        metadata = yield from _streamed(lines, shown=not options.quiet)
+        image_id = _image_in_engine(api, metadata)
+    except errors.BuildFailed as failure:
+        command.log_output_of(failure)
+        message = f"{failure}{_podman(api)}"
+        yield {"errorDetail": {"message": message}, "error": message}
+        return
+    yield {"aux": {"ID": image_id}}
+    if options.quiet:
+        yield {"stream": f"{image_id}\n"}
+        return
+    # What `client.images.build` of docker-py and Prefect's own tests look for.
+    yield {"stream": f"Successfully built {image_id.removeprefix('sha256:')[:12]}\n"}
+    for tag in options.tags:
+        yield {"stream": f"Successfully tagged {tag}\n"}
+
+
+def _as_json_lines(events: Generator[Event, None, None]) -> Generator[bytes, None, None]:
+    with contextlib.closing(events):
+        for event in events:
+            yield json.dumps(event).encode() + b"\r\n"
+
+
+def _streamed(
+    lines: Generator[str, None, command.Metadata], *, shown: bool
+) -> Generator[Event, None, command.Metadata]:
+    with contextlib.closing(lines):
+        while True:
+            try:
+                line = next(lines)
+            except StopIteration as end:
+                metadata: command.Metadata = end.value
+                return metadata
+            if shown:
+                yield {"stream": line}
+
+
+def _image_in_engine(api: APIClient, metadata: command.Metadata) -> str:
+    """The image's id: whichever digest of the metadata this engine holds.
+
+    That is the config's with the graphdriver image store, the manifest's or index's with the containerd image store, and
+    it tells that the image is here: a builder may have left it elsewhere, and a tag may be an older image's.
+    """
+    digests = manifest.image_ids(metadata)
+    for digest in digests:
+        with contextlib.suppress(docker.errors.NotFound):
+            image: dict[str, Any] = api.inspect_image(digest)  # type: ignore[no-untyped-call]
+            return str(image["Id"])
+    builder = command.ask(cli(), "buildx", "inspect").stdout
+    seen = " ".join(line.strip() for line in builder.splitlines() if line.startswith(("Name:", "Driver:")))
+    raise errors.BuildFailed(
+        f"The build succeeded, but the Docker Engine at {api.base_url} does not hold its image ({', '.join(digests) or 'no id'}). "
+        f"The builder is [{seen}]. Use one that loads into this engine (`docker buildx use default`, or unset "
+        "BUILDX_BUILDER), or let DOCKER_HOST name the engine that the docker CLI uses (`docker context ls`)."
+    )
+
+
+def _podman(api: APIClient) -> str:
+    """A sentence to add where the engine is Podman, whose socket serves docker-py but not BuildKit; else nothing."""
+    try:
+        components = [component.get("Name", "") for component in api.version().get("Components") or ()]
+    except Exception:
+        return ""
+    if not any("Podman" in name for name in components):
+        return ""
+    return (
+        f"\nThe engine at {api.base_url} is Podman, which has no BuildKit: `docker buildx build` needs Docker Engine, or a builder "
+        "of its own (`docker buildx create --driver docker-container --use`)."
+    )

@@ -1,0 +1,91 @@
+"""The seam: the client of Prefect's ``docker_client()`` decides, when a build is called, who builds."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+    from types import ModuleType
+
+    from docker import DockerClient
+
+DOCKERUTILS = "prefect.utilities.dockerutils"
+
+
+def install(dockerutils: ModuleType | None = None) -> None:
+    """Switch the builds of every client that Prefect's ``docker_client()`` opens from now on.
+
+    Modules that bound the function's name before get the new one. A second call does nothing.
+
+    Args:
+        dockerutils: Prefect's module, where it is being imported; else it is imported
+
+    Raises:
+        TypeError: a Prefect without ``docker_client``; nothing is changed
+    """
+    module: Any = dockerutils or _dockerutils()
+    original = getattr(module, "docker_client", None)
+    if getattr(original, "opens_buildx", False):
+        return
+    if not callable(original):
+        raise TypeError(f"{module.__name__} has no function docker_client: this version of Prefect is not known")
+    _rebind(original, _opening_buildx(original))
+
+
+def uninstall() -> None:
+    """Undo `install`, in every module; clients that are open keep their build."""
+    ours: Any = getattr(_dockerutils(), "docker_client", None)
+    if getattr(ours, "opens_buildx", False):
+        _rebind(ours, ours.__wrapped__)
+
+
+def _dockerutils() -> ModuleType:
+    import importlib
+
+    return importlib.import_module(DOCKERUTILS)
+
+
+def _rebind(old: object, new: object) -> None:
+    # `from prefect.utilities.dockerutils import docker_client` has bound it in Prefect's and users' modules.
+    for module in list(sys.modules.values()):
+        namespace = getattr(module, "__dict__", None) or {}
+        for name in [name for name, value in list(namespace.items()) if value is old]:
+            setattr(module, name, new)
+
+
+def _opening_buildx(original: Callable[..., contextlib.AbstractContextManager[DockerClient]]) -> Any:
+    @functools.wraps(original)
+    @contextlib.contextmanager
+    def docker_client(*args: Any, **kwargs: Any) -> Generator[DockerClient, None, None]:
+        # Leaving the client ends the builds that its caller has dropped half-way, as by an exception.
+        with original(*args, **kwargs) as client, contextlib.ExitStack() as builds:
+            api: Any = client.api
+            api.build = _deciding(api, api.build, builds)
+            yield client
+
+    marked: Any = docker_client
+    marked.__wrapped__ = original
+    marked.opens_buildx = True
+    return marked
+
+
+def _deciding(api: Any, original: Callable[..., Any], builds: contextlib.ExitStack) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def build(*args: Any, **kwargs: Any) -> Any:
+        from prefect_docker_attest import docker_py, settings
+
+        disabled = settings.attestations_disabled()
+        if not disabled and not docker_py.wants_buildx(kwargs):
+            return original(*args, **{k: v for k, v in kwargs.items() if k not in docker_py.BUILDX_ONLY})
+        from prefect_docker_attest import buildx
+
+        ours = {name: kwargs.pop(name) for name in docker_py.BUILDX_ONLY & kwargs.keys()}
+        given = inspect.signature(original).bind(*args, **kwargs).arguments
+        return builds.enter_context(contextlib.closing(buildx.build(api, {**given, **ours}, attestations=not disabled)))
+
+    return build

@@ -1,0 +1,210 @@
+"""One run of ``docker buildx build``: its output as it comes, then what it says it built."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import logging
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections import deque
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from prefect_docker_attest import build_args, errors, manifest
+from prefect_docker_attest.options import arguments
+from prefect_docker_attest.process import Command
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+
+    from prefect_docker_attest.options import BuildxOptions
+
+logger = logging.getLogger("prefect_docker_attest")
+
+Metadata = dict[str, Any]
+"""What buildx writes to ``--metadata-file``."""
+
+_KEPT_LINES, _KEPT_CHARACTERS = 200, 2000  # of the output, to explain a failure with
+
+
+def without_attestations(options: BuildxOptions) -> BuildxOptions:
+    """The same build with attestations off; warns of those that the image asked for."""
+    asked = {"provenance": options.provenance, "sbom": options.sbom, "attest": ",".join(options.attest)}
+    overruled = [f"{name}={value}" for name, value in asked.items() if value not in (None, "", "false")]
+    if overruled:
+        logger.warning(
+            "PREFECT_DOCKER_DISABLE_ATTESTATIONS overrules %s of this image: it is built without attestations.",
+            " and ".join(overruled),
+        )
+    return replace(options, provenance="false", sbom="false", attest=())
+
+
+def run(
+    options: BuildxOptions,
+    *,
+    docker: Sequence[str] = ("docker",),
+    stdin: IO[bytes] | None = None,
+    attestations: bool,
+    silence_limit: float | None = None,
+    config_proxies: bool = True,
+) -> Generator[str, None, Metadata]:
+    """Build, and hand on each line of output as it comes.
+
+    Args:
+        options: what to build
+        docker: the docker CLI, with the flags that name its engine
+        stdin: a file with the context, where that is ``-``
+        attestations: whether the image may carry any
+        silence_limit: seconds without output after which the build is stopped
+        config_proxies: whether the docker CLI's configured proxies become build arguments
+
+    Returns:
+        buildx's metadata of the image
+
+    Raises:
+        BuildFailed: the build failed, could not be started, was silent too long, or carries attestations that it must not
+    """
+    with contextlib.ExitStack() as cleanup:
+        folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="prefect-docker-attest-")))
+        environment = _environment(attestations=attestations)
+        if not config_proxies:
+            _leave_out_proxies(environment, folder)
+        prepared = build_args.prepare(options.build_args, environment)
+        if prepared.exposed:
+            logger.warning(
+                "The values of the build arguments %s are visible in the command line of the build, since tools that it starts "
+                "would read them in its environment. Give credentials as secrets=['id=NAME,env=NAME'] instead.",
+                ", ".join(prepared.exposed),
+            )
+        metadata_file = folder / "metadata.json"
+        flags = arguments(options, prepared.flags, str(metadata_file))
+        tail: deque[str] = deque(maxlen=_KEPT_LINES)
+        command = Command(
+            [*docker, "buildx", "build", *flags],
+            environment={**environment, **prepared.environment},
+            stdin=stdin,
+            silence_limit=silence_limit,
+        )
+        try:
+            cleanup.enter_context(command)
+        except OSError as error:
+            raise errors.BuildFailed(_cannot_start(error)) from error
+        for line in command.lines():
+            tail.append(line[:_KEPT_CHARACTERS].rstrip("\r\n"))
+            yield line
+        returncode = command.wait()
+        if command.silent:
+            raise errors.BuildFailed(
+                f"The build was stopped: it printed nothing for {silence_limit:g} seconds (timeout={silence_limit:g}). "
+                "Give a larger timeout, or none."
+            )
+        if returncode != 0:
+            lines = list(tail)
+            raise errors.BuildFailed(
+                _buildx_trouble(docker, lines) or errors.failure_text(returncode, lines), errors.failed_output(lines)
+            )
+        metadata: Metadata = json.loads(metadata_file.read_text(encoding="utf-8"))
+    media_type = metadata.get("containerimage.descriptor", {}).get("mediaType", "")
+    if not attestations and not options.multi_platform and manifest.is_index(media_type):
+        raise errors.BuildFailed(
+            f"The image was built with attestations, although they are off: it is an index ({media_type}), not one manifest. "
+            f"Check `docker buildx version` (0.10.2 or newer is needed) and the builder (`docker buildx inspect`)."
+        )
+    return metadata
+
+
+def ask(docker: Sequence[str], *words: str) -> subprocess.CompletedProcess[str]:
+    """A short question to the docker CLI; an answer that does not come within 10 s is exit code 124."""
+    try:
+        return subprocess.run(
+            [*docker, *words],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            stdin=subprocess.DEVNULL,
+            timeout=10,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(words, 124, "", "no answer within 10 seconds")
+
+
+def buildx_version(docker: Sequence[str] = ("docker",)) -> tuple[int, ...] | None:
+    """The version of the buildx plugin, ``(0, 29, 1)``, or ``None`` where the docker CLI has none."""
+    answer = ask(docker, "buildx", "version")
+    found = re.search(r"\bv?(\d+)\.(\d+)\.(\d+)", answer.stdout)
+    return tuple(map(int, found.groups())) if answer.returncode == 0 and found else None
+
+
+def _environment(*, attestations: bool) -> dict[str, str]:
+    environment = {**os.environ, "DOCKER_CLI_HINTS": "false"}
+    # Nobody reads these two, and both cost time: buildx would copy the provenance into the metadata, and ask git for it.
+    environment.setdefault("BUILDX_METADATA_PROVENANCE", "disabled")
+    if not attestations:
+        environment["BUILDX_NO_DEFAULT_ATTESTATIONS"] = "1"
+        if not environment.get("BUILDX_GIT_LABELS"):
+            environment.setdefault("BUILDX_GIT_INFO", "false")
+    return environment
+
+
+def _leave_out_proxies(environment: dict[str, str], folder: Path) -> None:
+    # The docker CLI has no flag for it: it gets its own configuration once more, less the proxies.
+    own = Path(environment.get("DOCKER_CONFIG") or Path.home() / ".docker")
+    try:
+        config = json.loads((own / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return
+    if not config.pop("proxies", None):
+        return
+    copy = folder / "docker"
+    copy.mkdir(mode=0o700)
+    for entry in own.iterdir():
+        if entry.name != "config.json":
+            (copy / entry.name).symlink_to(entry)
+    (copy / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    environment["DOCKER_CONFIG"] = str(copy)
+
+
+def _cannot_start(error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        where = os.environ.get("PATH", "")
+        return (
+            f"The `docker` command was not found (PATH={where}). With PREFECT_DOCKER_DISABLE_ATTESTATIONS, images are "
+            "built by `docker buildx build`: install the docker CLI and its buildx plugin, then check them with "
+            "`docker buildx version`."
+        )
+    if error.errno == errno.E2BIG:
+        return (
+            "The command line or a build argument is longer than this system allows (Linux: 128 KiB for one value). "
+            "Put the value into a file in the build context, or give it as secrets=['id=NAME,src=FILE']."
+        )
+    return f"`{shutil.which('docker')} buildx build` cannot be started: {error}. Check the file with `docker buildx version`."
+
+
+def _buildx_trouble(docker: Sequence[str], lines: Sequence[str]) -> str | None:
+    """Whether the build failed for want of a usable buildx: asked only now, since asking costs 60 ms."""
+    if any(line.startswith(("#", "ERROR: failed to")) for line in lines):
+        return None
+    version = buildx_version(docker)
+    if version is None:
+        said = ask(docker, "buildx", "version")
+        reason = (said.stderr or said.stdout).strip().splitlines()
+        if not reason:
+            return None
+        return f"The docker CLI has no usable buildx plugin: `docker buildx version` says {reason[0]!r}. {errors.INSTALL_BUILDX}"
+    if version < errors.MINIMUM_BUILDX:
+        seen, needed = (".".join(map(str, one)) for one in (version, errors.MINIMUM_BUILDX))
+        return f"The buildx plugin is too old: {seen}, and {needed} or newer is needed. {errors.INSTALL_BUILDX}"
+    return None
+
+
+def log_output_of(failure: errors.BuildFailed) -> None:
+    """Show what the failing step printed to those whose progress goes nowhere; Prefect's console shows errors of any logger."""
+    if failure.output:
+        logger.error("Output of the step that failed:\n%s", failure.output)

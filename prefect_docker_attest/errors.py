@@ -1,0 +1,175 @@
+"""What can go wrong, in words that say what to do next.
+
+Every text here ends up in Prefect's ``BuildError``, whose *whole text* Prefect reads: it rebuilds on
+words like "connection reset", and hints at ``docker login`` on "denied" (``_is_transient_build_error`` in
+prefect/utilities/dockerutils.py, ``_build_error_with_guidance`` in prefect-docker's steps). So a
+text holds BuildKit's own error lines and advice, never what the build printed.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from prefect.utilities.dockerutils import BuildError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MINIMUM_BUILDX = (0, 10, 2)
+"""The oldest buildx that heeds ``--provenance=false``: 0.9 lacks the flag, 0.10.0 mishandled it
+(docker/buildx, release notes of 0.10.1 and 0.10.2)."""
+
+INSTALL_BUILDX = (
+    "Install it (Docker Desktop brings it; Debian and Ubuntu: `apt-get install docker-buildx-plugin` from Docker's "
+    "repository, or `docker-buildx` from the distribution's), then check it with `docker buildx version`."
+)
+
+
+class OptionError(BuildError, ValueError):
+    """A build option that ``docker buildx build`` cannot carry out as docker-py's build would.
+
+    Raised when the build is called, before anything is built. It is a `ValueError`, as a bad value is
+    elsewhere in Python, and Prefect's `BuildError`, which callers of Prefect catch.
+
+    Args:
+        option: the option's name, as the caller wrote it
+        value: what was given, shown in the message (leave it out where it may be a secret)
+        reason: why it cannot be, and what to do instead
+    """
+
+    def __init__(self, option: str, reason: str, value: object = ...) -> None:
+        seen = option if value is ... else f"{option}={value!r}"
+        super().__init__(f"{seen} cannot be built by docker buildx: {reason}")
+
+
+_PREFECT_READS = re.compile(
+    r"502 bad gateway|503 service unavailable|500 internal server error|i/o timeout"
+    r"|tls handshake timeout|connection reset|context deadline exceeded|denied",
+    re.IGNORECASE,
+)
+_PROCESS = re.compile(r'process "(?P<command>.*)" did not complete successfully: (?P<how>[^"]*)$')
+_STEP = re.compile(r"^ > (?P<step>\[[^\]]*\]) ?(?P<instruction>.*?):?$")
+_SEPARATOR = "------"
+
+# What users and scripts know from the classic builder, for what BuildKit says in its place.
+_CLASSIC_PHRASES: tuple[tuple[str, str], ...] = (
+    (
+        r"failed to read dockerfile: open (?P<file>\S+): no such file or directory",
+        "Cannot locate specified Dockerfile: {file}",
+    ),
+    (
+        r'failed to (?:compute cache key|calculate checksum)[^\n]*?"(?P<file>[^"]+)": not found',
+        "COPY failed: {file} is not in the build context. Check its name, and .dockerignore",
+    ),
+    (r"did not complete successfully: exit code: (?P<code>\d+)", "The command returned a non-zero code: {code}"),
+)
+
+_ADVICE: tuple[tuple[str, str], ...] = (
+    (
+        r"failed to resolve source metadata for (?P<image>\S+?):? .*(?:not found|does not exist)|"
+        r"(?P<image2>\S+): failed to resolve source metadata for \S+ [^\n]*not found",
+        "Check the base image's name, tag and registry with `docker buildx imagetools inspect IMAGE`. A builder outside "
+        "this Docker Engine (`docker buildx ls`) does not see images that only this engine has: push the base image to a "
+        "registry, or build with `docker buildx use default`.",
+    ),
+    (
+        r"no match for platform in manifest|no matching manifest for|not found: manifest unknown for platform",
+        "The base image has no variant for the platform. `docker buildx imagetools inspect IMAGE` lists those that it has.",
+    ),
+    (
+        r"exporting manifest lists|[Mm]ulti-platform build is not supported",
+        "Images of several platforms need the containerd image store (https://docs.docker.com/engine/storage/containerd/), "
+        'or a BuildKit builder with Prefect\'s build_backend="buildx" and push=True.',
+    ),
+    (
+        r"[Aa]ttestation is not supported|attestations? (?:are|is) not supported",
+        "Attestations need the containerd image store (https://docs.docker.com/engine/storage/containerd/), or a BuildKit "
+        'builder with Prefect\'s build_backend="buildx" and push=True.',
+    ),
+    (
+        r"[Cc]annot connect to the Docker daemon|dial unix \S+: connect:|error during connect",
+        "Check that Docker runs and that DOCKER_HOST and `docker context ls` name the engine you mean: `docker info`.",
+    ),
+    (
+        r"no builder \"?(?P<builder>[^\"\s]+)\"? found",
+        "`docker buildx ls` lists the builders; see `builder=`, BUILDX_BUILDER and `docker buildx use`.",
+    ),
+    (r"no space left on device", "Free some: `docker system df`, `docker buildx prune`."),
+)
+
+
+def failure_text(returncode: int, lines: Sequence[str]) -> str:
+    """What a failed ``docker buildx build`` says, as the text of a `BuildError`.
+
+    Args:
+        returncode: the exit code of the command
+        lines: the last lines that it printed, without their line ends
+
+    Returns:
+        the failing step, BuildKit's error, the classic builder's phrase for it, and what to do where that is known
+    """
+    error = _error_lines(lines)
+    # Only what Prefect would misread is left out: the command tells a user most.
+    process = _PROCESS.search(error)
+    if process and _PREFECT_READS.search(process["command"]):
+        error = f"{error[: process.start()]}process did not complete successfully: {process['how']}"
+    text = [error or f"docker buildx build ended with exit code {returncode} and no error message."]
+    step = _failing_step(lines)
+    if step:
+        text.append(f"Failed step: {step}")
+    for pattern, phrase in (*_CLASSIC_PHRASES, *_ADVICE):
+        found = re.search(pattern, error)
+        if found:
+            text.append(phrase.format(**found.groupdict()))
+    if any(line.endswith("exec format error") for line in lines):
+        text.append(
+            "The build ran a program of another processor's architecture (exec format error): register an emulator for the "
+            "platform, as with `docker run --privileged --rm tonistiigi/binfmt --install all`, or build on a machine of it."
+        )
+    return "\n".join(text)
+
+
+def _error_lines(lines: Sequence[str]) -> str:
+    # Output of the build's own commands has a step number or a time before it: no line of it starts with this.
+    starts = [number for number, line in enumerate(lines) if line.startswith("ERROR: ")]
+    if starts:
+        return "\n".join(line for line in lines[starts[-1] :] if not _is_chatter(line)).strip()
+    spoken = [line.strip() for line in lines if not line.startswith("#") and not _is_chatter(line)]
+    return "\n".join(spoken[-3:])
+
+
+def _is_chatter(line: str) -> bool:
+    return not line.strip() or line.startswith(
+        ("View build details:", "See 'docker", "Run 'docker", "Usage:", "What's next")
+    )
+
+
+def _failing_step(lines: Sequence[str]) -> str:
+    steps = [
+        found
+        for before, line in zip(lines, lines[1:], strict=False)
+        if before == _SEPARATOR and (found := _STEP.match(line))
+    ]
+    if not steps:
+        return ""
+    step, instruction = steps[-1]["step"], steps[-1]["instruction"]
+    return f"{step} {instruction.split(' ')[0]}" if _PREFECT_READS.search(instruction) else f"{step} {instruction}"
+
+
+def failed_output(lines: Sequence[str]) -> str:
+    """What BuildKit repeats of the failing step's output, or ``""``."""
+    marks = [number for number, line in enumerate(lines) if line == _SEPARATOR]
+    return "\n".join(lines[marks[-2] + 1 : marks[-1]]) if len(marks) > 1 else ""
+
+
+class BuildFailed(BuildError):
+    """A build that failed, or whose result is not what was asked for.
+
+    Attributes:
+        output: what the failing step printed, as far as BuildKit repeats it; no part of the message
+    """
+
+    def __init__(self, message: str, output: str = "") -> None:
+        super().__init__(message)
+        self.output = output

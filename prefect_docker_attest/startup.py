@@ -1,0 +1,128 @@
+"""Post-import hooks: change Prefect's modules in the moment they have executed.
+
+Runs inside every interpreter that imports Prefect, so: standard library only, no output, no error.
+What went wrong is kept in `failures`. The hooks fire before any other module binds a name from the
+module that they change; importing the module in order to change it would be too late.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from importlib.abc import Loader, MetaPathFinder
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+
+AUTOLOAD = "PREFECT_DOCKER_ATTEST_AUTOLOAD"
+"""Environment variable; ``0`` leaves Prefect's builds alone, while the setting stays registered (Prefect
+deletes what it does not know from a profile)."""
+
+SENTINEL = "PrefectDockerAttestSentinel"
+
+failures: dict[str, Exception] = {}
+"""The exceptions that hooks raised, by the name of the module they were to change."""
+
+
+def autoload() -> bool:
+    """Whether this process lets Prefect's builds be switched (see `AUTOLOAD`)."""
+    return os.environ.get(AUTOLOAD, "").strip().lower() not in ("0", "false", "no", "off")
+
+
+def _register_setting(root: ModuleType) -> None:
+    from prefect_docker_attest import settings
+
+    settings.register(root)
+
+
+def _switch_docker_client(dockerutils: ModuleType) -> None:
+    if autoload():
+        from prefect_docker_attest import client
+
+        client.install(dockerutils)
+
+
+HOOKS: dict[str, Callable[[ModuleType], None]] = {
+    "prefect.settings.models.root": _register_setting,
+    "prefect.utilities.dockerutils": _switch_docker_client,
+}
+
+
+def activate() -> None:
+    """Install the hooks, once, in the place of the ``.pth`` file's sentinel where that is present.
+
+    Modules that are loaded already are changed at once, except for Prefect's settings, which cannot be.
+    """
+    if any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        return
+    finder = _Finder()
+    for index, present in enumerate(sys.meta_path):
+        if getattr(present, "__name__", "") == SENTINEL:
+            sys.meta_path[index] = finder
+            break
+    else:
+        sys.meta_path.insert(0, finder)
+    loaded = sys.modules.get("prefect.utilities.dockerutils")
+    if loaded is not None:
+        run_hook(loaded)
+
+
+def run_hook(module: ModuleType) -> None:
+    """Run the hook of a module that has executed; what it raises lands in `failures`."""
+    try:
+        HOOKS[module.__name__](module)
+        failures.pop(module.__name__, None)
+    except Exception as error:
+        failures[module.__name__] = error
+
+
+class _Finder(MetaPathFinder):
+    """Finds the modules of `HOOKS` as the other finders do, and has their hook run after them."""
+
+    def __init__(self) -> None:
+        # Another package's finder of this kind asks all finders anew, and so this one again.
+        self._asking = threading.local()
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname not in HOOKS or getattr(self._asking, "name", None) == fullname:
+            return None
+        self._asking.name = fullname
+        try:
+            for finder in list(sys.meta_path):
+                find_spec = getattr(finder, "find_spec", None)
+                if finder is self or find_spec is None:
+                    continue
+                spec: ModuleSpec | None = find_spec(fullname, path, target)
+                if spec is not None:
+                    if spec.loader is not None and hasattr(spec.loader, "exec_module"):
+                        spec.loader = _Loader(spec.loader)
+                    return spec
+            return None
+        finally:
+            self._asking.name = None
+
+
+class _Loader(Loader):
+    """Loads one module with its own loader, gives that loader back to it, and runs its hook."""
+
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
+        module.__loader__ = self._loader
+        self._loader.exec_module(module)
+        run_hook(module)
