@@ -1,8 +1,9 @@
 """Build arguments as a child process gets them: names on the command line, values in its environment. Pure.
 
-Any user of the machine can read a command line, so ``--build-arg=NAME`` names an argument, and buildx takes its value from
-its own environment. A name that a tool in that process tree reads would change what the tool does there (measured: AWS
-credentials given as build arguments reached a credential helper), so such reserved names keep their value on the command line.
+Any user of the machine can read a command line, so ``--build-arg=NAME`` names an argument, and buildx takes its value
+from its own environment. A name that a tool in that process tree reads would change what the tool does there (measured:
+AWS credentials given as build arguments reached a credential helper), so such reserved names keep their value on the
+command line.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 
 # The docker CLI, buildx, ssh and git, credential helpers (which may be scripts of any language), the C library.
 _RESERVED_PREFIXES = (
-    "DOCKER_ BUILDX_ BUILDKIT_ COMPOSE_ CONTAINERS_ REGISTRY_AUTH AWS_ AZURE_ GOOGLE_ GCLOUD CLOUDSDK_ GIT_ SSH_ SSL_ GO "
-    "XDG_ ACTIONS_ OTEL_ LD_ DYLD_ LC_ PYTHON NODE_ PERL RUBY BASH_ GPG GNUPG DBUS_ PASSWORD_STORE_ CURL_ MALLOC_ KRB5"
+    "DOCKER_ BUILDX_ BUILDKIT_ COMPOSE_ CONTAINERS_ REGISTRY_AUTH AWS_ AZURE_ GOOGLE_ GCLOUD CLOUDSDK_ GIT_ SSH_ SSL_ "
+    "GO XDG_ ACTIONS_ OTEL_ LD_ DYLD_ LC_ PYTHON NODE_ PERL RUBY BASH_ GPG GNUPG DBUS_ PASSWORD_STORE_ CURL_ KRB5"
 ).split()
 _RESERVED_NAMES = frozenset(
     "PATH HOME USER SHELL TMPDIR TMP TEMP KUBECONFIG SOURCE_DATE_EPOCH NO_COLOR TERM LANG LANGUAGE TZ IFS ENV CDPATH "

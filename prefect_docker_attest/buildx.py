@@ -1,147 +1,213 @@
-"""docker-py's ``APIClient.build``, done by ``docker buildx build``: its options in, its events out."""
+"""Run ``docker buildx build``: its output as it comes, then what it says it built."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import logging
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections import deque
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
 
-import docker.errors
-from docker import DockerClient
-
-from prefect_docker_attest import command, docker_py, errors, manifest
+from prefect_docker_attest import build_args, errors, manifest
+from prefect_docker_attest.options import arguments
+from prefect_docker_attest.process import Command
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Generator, Sequence
 
-    from docker import APIClient
+    from prefect_docker_attest.options import BuildxOptions
 
-Event = dict[str, Any]
-"""One event of docker-py's stream: ``stream``, ``aux`` or ``error``."""
+logger = logging.getLogger("prefect_docker_attest")
+
+Metadata = dict[str, Any]
+"""What buildx writes to ``--metadata-file``."""
+
+_KEPT_LINES, _KEPT_CHARACTERS = 200, 2000  # of the output, to explain a failure with
 
 
-def build(api: APIClient, given: Mapping[str, Any], *, attestations: bool) -> Generator[Event | bytes, None, None]:
-    """Build an image in the engine that `api` talks to.
+def without_attestations(options: BuildxOptions) -> BuildxOptions:
+    """The same build with attestations off; warns of those that the image asked for."""
+    asked = {"provenance": options.provenance, "sbom": options.sbom, "attest": ",".join(options.attest)}
+    overruled = [f"{name}={value}" for name, value in asked.items() if value not in (None, "", "false")]
+    if overruled:
+        logger.warning(
+            "PREFECT_DOCKER_DISABLE_ATTESTATIONS overrules %s of this image: it is built without attestations.",
+            " and ".join(overruled),
+        )
+    return replace(options, provenance="false", sbom="false", attest=())
+
+
+def run(
+    options: BuildxOptions,
+    *,
+    docker: Sequence[str] = ("docker",),
+    stdin: IO[bytes] | None = None,
+    attestations: bool,
+    silence_limit: float | None = None,
+    config_proxies: bool = True,
+) -> Generator[str, None, Metadata]:
+    """Build, and hand on each line of output as it comes.
 
     Args:
-        api: docker-py's low-level client
-        given: docker-py's parameters of ``build`` and those of `docker_py.BUILDX_ONLY`, by name
-        attestations: ``False`` builds without any, whatever the image asks for
+        options: what to build
+        docker: the docker CLI, with the flags that name its engine
+        stdin: a file with the context, where that is ``-``
+        attestations: whether the image may carry any
+        silence_limit: seconds without output after which the build is stopped
+        config_proxies: whether the docker CLI's configured proxies become build arguments
 
     Returns:
-        docker-py's events, as they come: dicts with ``decode``, else JSON lines. A build that fails ends with an ``error``.
+        buildx's metadata of the image
 
     Raises:
-        TypeError, OptionError: an option is wrong, or cannot be carried out; nothing is built
+        BuildFailed: the build failed, could not start, was silent too long, or made attestations against the wish
     """
-    call = docker_py.read(given)
-    for warning in call.warnings:
-        command.logger.warning("%s", warning)
-    options = replace(call.options, platforms=tuple(_full_platform(api, one) for one in call.options.platforms))
+    with contextlib.ExitStack() as cleanup:
+        folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="prefect-docker-attest-")))
+        environment = _environment(attestations=attestations)
+        if not config_proxies:
+            _leave_out_proxies(environment, folder)
+        prepared = build_args.prepare(options.build_args, environment)
+        if prepared.exposed:
+            logger.warning(
+                "The values of the build arguments %s are visible in the build's command line, since tools that it "
+                "starts would read them in its environment. Give credentials as secrets=['id=NAME,env=NAME'] instead.",
+                ", ".join(prepared.exposed),
+            )
+        metadata_file = folder / "metadata.json"
+        flags = arguments(options, prepared.flags, str(metadata_file))
+        tail: deque[str] = deque(maxlen=_KEPT_LINES)
+        command = Command(
+            [*docker, "buildx", "build", *flags],
+            environment={**environment, **prepared.environment},
+            stdin=stdin,
+            silence_limit=silence_limit,
+        )
+        try:
+            cleanup.enter_context(command)
+        except OSError as error:
+            raise errors.BuildFailed(_cannot_start(error)) from error
+        for line in command.lines():
+            tail.append(line[:_KEPT_CHARACTERS].rstrip("\r\n"))
+            yield line
+        returncode = command.wait()
+        if command.silent:
+            raise errors.BuildFailed(
+                f"The build was stopped: it printed nothing for {silence_limit:g} seconds (timeout={silence_limit:g}). "
+                "Give a larger timeout, or none."
+            )
+        if returncode != 0:
+            lines = list(tail)
+            raise errors.BuildFailed(
+                _buildx_trouble(docker, lines) or errors.failure_text(returncode, lines), errors.failed_output(lines)
+            )
+        metadata: Metadata = json.loads(metadata_file.read_text(encoding="utf-8"))
+    media_type = metadata.get("containerimage.descriptor", {}).get("mediaType", "")
+    if not attestations and not options.multi_platform and manifest.is_index(media_type):
+        raise errors.BuildFailed(
+            f"The image was built with attestations, although they are off: it is an index ({media_type}), not one "
+            "manifest. Check `docker buildx version` (0.10.2 or newer is needed) and `docker buildx inspect`."
+        )
+    return metadata
+
+
+def ask(docker: Sequence[str], *words: str) -> subprocess.CompletedProcess[str]:
+    """A short question to the docker CLI; an answer that does not come within 10 s is exit code 124."""
+    try:
+        return subprocess.run(
+            [*docker, *words],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            stdin=subprocess.DEVNULL,
+            timeout=10,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(words, 124, "", "no answer within 10 seconds")
+
+
+def buildx_version(docker: Sequence[str] = ("docker",)) -> tuple[int, ...] | None:
+    """The version of the buildx plugin, ``(0, 29, 1)``, or ``None`` where the docker CLI has none."""
+    answer = ask(docker, "buildx", "version")
+    found = re.search(r"\bv?(\d+)\.(\d+)\.(\d+)", answer.stdout)
+    return tuple(map(int, found.groups())) if answer.returncode == 0 and found else None
+
+
+def _environment(*, attestations: bool) -> dict[str, str]:
+    environment = {**os.environ, "DOCKER_CLI_HINTS": "false"}
+    # Nobody reads these two, and both take time: buildx copies the provenance into the metadata, and asks git for it.
+    environment.setdefault("BUILDX_METADATA_PROVENANCE", "disabled")
     if not attestations:
-        options = command.without_attestations(options)
-    events = _events(api, replace(call, options=options), attestations=attestations)
-    return events if call.decode else _as_json_lines(events)
+        environment["BUILDX_NO_DEFAULT_ATTESTATIONS"] = "1"
+        if not environment.get("BUILDX_GIT_LABELS"):
+            environment.setdefault("BUILDX_GIT_INFO", "false")
+    return environment
 
 
-def cli() -> list[str]:
-    """The docker CLI, talking to the engine that docker-py's ``from_env`` finds.
-
-    docker-py before 7.2 follows ``DOCKER_HOST`` and the default socket, yet not the CLI's current context;
-    the context ``default`` is just that. With 7.2 both follow the context (docker-py, docker/client.py, ``from_env``).
-    """
-    return ["docker"] if hasattr(DockerClient, "from_context") else ["docker", "--context", "default"]
-
-
-def _full_platform(api: APIClient, platform: str) -> str:
-    # `amd64` is what prefect-docker's own documentation writes. The engine would take it for its own
-    # operating system's, buildx takes it for that of the machine it runs on: darwin/amd64 on a Mac.
-    if "/" in platform:
-        return platform
-    engine = api.version()
-    if platform.lower() in ("linux", "windows", "darwin", "freebsd"):
-        return f"{platform}/{engine['Arch']}"
-    return f"{engine['Os']}/{platform}"
-
-
-def _events(api: APIClient, call: docker_py.DockerPyBuild, *, attestations: bool) -> Generator[Event, None, None]:
-    options = call.options
-    lines = command.run(
-        options,
-        docker=cli(),
-        stdin=call.stdin,
-        attestations=attestations,
-        silence_limit=call.silence_limit,
-        config_proxies=call.config_proxies,
-    )
+def _leave_out_proxies(environment: dict[str, str], folder: Path) -> None:
+    # The docker CLI has no flag for it: it gets its own configuration once more, less the proxies.
+    own = Path(environment.get("DOCKER_CONFIG") or Path.home() / ".docker")
     try:
-        metadata = yield from _streamed(lines, shown=not options.quiet)
-        image_id = _image_in_engine(api, metadata)
-    except errors.BuildFailed as failure:
-        command.log_output_of(failure)
-        message = f"{failure}{_podman(api)}"
-        yield {"errorDetail": {"message": message}, "error": message}
+        config = json.loads((own / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return
-    yield {"aux": {"ID": image_id}}
-    if options.quiet:
-        yield {"stream": f"{image_id}\n"}
+    if not config.pop("proxies", None):
         return
-    # What `client.images.build` of docker-py and Prefect's own tests look for.
-    yield {"stream": f"Successfully built {image_id.removeprefix('sha256:')[:12]}\n"}
-    for tag in options.tags:
-        yield {"stream": f"Successfully tagged {tag}\n"}
+    copy = folder / "docker"
+    copy.mkdir(mode=0o700)
+    for entry in own.iterdir():
+        if entry.name != "config.json":
+            (copy / entry.name).symlink_to(entry)
+    (copy / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    environment["DOCKER_CONFIG"] = str(copy)
 
 
-def _as_json_lines(events: Generator[Event, None, None]) -> Generator[bytes, None, None]:
-    with contextlib.closing(events):
-        for event in events:
-            yield json.dumps(event).encode() + b"\r\n"
+def _cannot_start(error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        where = os.environ.get("PATH", "")
+        return (
+            f"The `docker` command was not found (PATH={where}). With PREFECT_DOCKER_DISABLE_ATTESTATIONS, images are "
+            "built by `docker buildx build`: install the docker CLI and its buildx plugin, then check them with "
+            "`docker buildx version`."
+        )
+    if error.errno == errno.E2BIG:
+        return (
+            "The command line or a build argument is longer than this system allows (Linux: 128 KiB for one value). "
+            "Put the value into a file in the build context, or give it as secrets=['id=NAME,src=FILE']."
+        )
+    return f"`{shutil.which('docker')} buildx build` cannot be started: {error}. Check it with `docker buildx version`."
 
 
-def _streamed(
-    lines: Generator[str, None, command.Metadata], *, shown: bool
-) -> Generator[Event, None, command.Metadata]:
-    with contextlib.closing(lines):
-        while True:
-            try:
-                line = next(lines)
-            except StopIteration as end:
-                metadata: command.Metadata = end.value
-                return metadata
-            if shown:
-                yield {"stream": line}
+def _buildx_trouble(docker: Sequence[str], lines: Sequence[str]) -> str | None:
+    """Whether the build failed for want of a usable buildx: asked only now, since asking costs 60 ms."""
+    if any(line.startswith(("#", "ERROR: failed to")) for line in lines):
+        return None
+    version = buildx_version(docker)
+    if version is None:
+        said = ask(docker, "buildx", "version")
+        reason = (said.stderr or said.stdout).strip().splitlines()
+        if not reason:
+            return None
+        return (
+            f"The docker CLI has no usable buildx plugin: `docker buildx version` says {reason[0]!r}. "
+            f"{errors.INSTALL_BUILDX}"
+        )
+    if version < errors.MINIMUM_BUILDX:
+        seen, needed = (".".join(map(str, one)) for one in (version, errors.MINIMUM_BUILDX))
+        return f"The buildx plugin is too old: {seen}, and {needed} or newer is needed. {errors.INSTALL_BUILDX}"
+    return None
 
 
-def _image_in_engine(api: APIClient, metadata: command.Metadata) -> str:
-    """The image's id: whichever digest of the metadata this engine holds.
-
-    That is the config's with the graphdriver image store, the manifest's or index's with the containerd image store, and
-    it tells that the image is here: a builder may have left it elsewhere, and a tag may be an older image's.
-    """
-    digests = manifest.image_ids(metadata)
-    for digest in digests:
-        with contextlib.suppress(docker.errors.NotFound):
-            image: dict[str, Any] = api.inspect_image(digest)  # type: ignore[no-untyped-call]
-            return str(image["Id"])
-    builder = command.ask(cli(), "buildx", "inspect").stdout
-    seen = " ".join(line.strip() for line in builder.splitlines() if line.startswith(("Name:", "Driver:")))
-    raise errors.BuildFailed(
-        f"The build succeeded, but the Docker Engine at {api.base_url} does not hold its image ({', '.join(digests) or 'no id'}). "
-        f"The builder is [{seen}]. Use one that loads into this engine (`docker buildx use default`, or unset "
-        "BUILDX_BUILDER), or let DOCKER_HOST name the engine that the docker CLI uses (`docker context ls`)."
-    )
-
-
-def _podman(api: APIClient) -> str:
-    """A sentence to add where the engine is Podman, whose socket serves docker-py but not BuildKit; else nothing."""
-    try:
-        components = [component.get("Name", "") for component in api.version().get("Components") or ()]
-    except Exception:
-        return ""
-    if not any("Podman" in name for name in components):
-        return ""
-    return (
-        f"\nThe engine at {api.base_url} is Podman, which has no BuildKit: `docker buildx build` needs Docker Engine, or a builder "
-        "of its own (`docker buildx create --driver docker-container --use`)."
-    )
+def log_output_of(failure: errors.BuildFailed) -> None:
+    """Show what the failing step printed, for those whose progress goes nowhere: Prefect's console has every error log."""
+    if failure.output:
+        logger.error("Output of the step that failed:\n%s", failure.output)

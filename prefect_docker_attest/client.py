@@ -77,15 +77,17 @@ def _opening_buildx(original: Callable[..., contextlib.AbstractContextManager[Do
 def _deciding(api: Any, original: Callable[..., Any], builds: contextlib.ExitStack) -> Callable[..., Any]:
     @functools.wraps(original)
     def build(*args: Any, **kwargs: Any) -> Any:
-        from prefect_docker_attest import docker_py, settings
+        from prefect_docker_attest import docker_py_options, settings
 
         disabled = settings.attestations_disabled()
-        if not disabled and not docker_py.wants_buildx(kwargs):
-            return original(*args, **{k: v for k, v in kwargs.items() if k not in docker_py.BUILDX_ONLY})
-        from prefect_docker_attest import buildx
+        if not disabled and not docker_py_options.wants_buildx(kwargs):
+            return original(*args, **{k: v for k, v in kwargs.items() if k not in docker_py_options.BUILDX_ONLY})
+        from prefect_docker_attest import docker_py
 
-        ours = {name: kwargs.pop(name) for name in docker_py.BUILDX_ONLY & kwargs.keys()}
+        ours = {name: kwargs.pop(name) for name in docker_py_options.BUILDX_ONLY & kwargs.keys()}
         given = inspect.signature(original).bind(*args, **kwargs).arguments
-        return builds.enter_context(contextlib.closing(buildx.build(api, {**given, **ours}, attestations=not disabled)))
+        return builds.enter_context(
+            contextlib.closing(docker_py.build(api, {**given, **ours}, attestations=not disabled))
+        )
 
     return build

@@ -1,286 +1,147 @@
-"""The options of docker-py's ``build``, said as options of ``docker buildx build``.
-
-Three rules. Where the result would differ, the option is refused by name. Where only speed differs, there is a warning.
-Where nothing differs, nothing is said. What docker-py checks before it builds is checked here, in the same words.
-"""
+"""docker-py's ``APIClient.build``, done by ``docker buildx build``: its options in, its events out."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import IO, Any
+import contextlib
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-from docker import utils
+import docker.errors
+from docker import DockerClient
 
-from prefect_docker_attest import options as buildx
-from prefect_docker_attest.errors import OptionError
+from prefect_docker_attest import buildx, docker_py_options, errors, manifest
 
-BUILDX_ONLY = frozenset(
-    (
-        "provenance",
-        "sbom",
-        "attest",
-        "secrets",
-        "ssh",
-        "cache_to",
-        "build_contexts",
-        "platforms",
-        "builder",
-        "annotations",
-        "push",
-    )
-)
-"""Options that docker-py does not know, named as python-on-whales and buildx name them."""
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping
 
-MEANINGLESS = {
-    "rm": "BuildKit leaves no intermediate containers",
-    "forcerm": "BuildKit leaves no intermediate containers",
-    "gzip": "it compressed the build context on its way to the engine",
-}
-"""Options of docker-py that change nothing here, with the reason."""
+    from docker import APIClient
 
-REMOTE = ("http://", "https://", "git://", "github.com/", "git@")
-"""What starts with one of these is a remote build context (docker-py, docker/api/build.py)."""
+Event = dict[str, Any]
+"""One event of docker-py's stream: ``stream``, ``aux`` or ``error``."""
 
 
-@dataclass(frozen=True)
-class DockerPyBuild:
-    """A call of docker-py's ``build``, checked.
-
-    Attributes:
-        options: what buildx is to build
-        stdin: the build context, or the Dockerfile, that goes to buildx's standard input
-        decode: whether events are dicts, or JSON lines
-        silence_limit: seconds without output after which the build is stopped
-        config_proxies: whether the docker CLI's configured proxies become build arguments
-        warnings: sentences for the user
-    """
-
-    options: buildx.BuildxOptions
-    stdin: IO[bytes] | None
-    decode: bool
-    silence_limit: float | None
-    config_proxies: bool
-    warnings: tuple[str, ...]
-
-
-def wants_buildx(given: Mapping[str, Any]) -> bool:
-    """Whether a call names something that docker-py's own build could not do."""
-    return (
-        any(given.get(name) is not None for name in BUILDX_ONLY)
-        or any(isinstance(entry, Mapping) or "=" in str(entry) for entry in _entries(given.get("cache_from")))
-        or "," in str(given.get("platform") or "")
-    )
-
-
-def read(given: Mapping[str, Any]) -> DockerPyBuild:
-    """Check the options of a build, every one of them, and say them in buildx's terms.
+def build(api: APIClient, given: Mapping[str, Any], *, attestations: bool) -> Generator[Event | bytes, None, None]:
+    """Build an image in the engine that `api` talks to.
 
     Args:
-        given: docker-py's parameters and those of `BUILDX_ONLY`, by name
+        api: docker-py's low-level client
+        given: docker-py's parameters of ``build`` and those of `docker_py_options.BUILDX_ONLY`, by name
+        attestations: ``False`` builds without any, whatever the image asks for
+
+    Returns:
+        docker-py's events, as they come: dicts with ``decode``, else JSON lines. A failed build ends with an ``error``.
 
     Raises:
-        TypeError: as docker-py's build raises it: neither ``path`` nor ``fileobj``, a path that is no folder
-        OptionError: an option that buildx cannot carry out, or whose value is wrong
+        TypeError, OptionError: an option is wrong, or cannot be carried out; nothing is built
     """
-    rest = {name: value for name, value in given.items() if value is not None}
-    path, fileobj = rest.pop("path", None), rest.pop("fileobj", None)
-    custom_context, encoding = rest.pop("custom_context", False), rest.pop("encoding", None)
-    dockerfile = rest.pop("dockerfile", None) or None
-    if path is None and fileobj is None:
-        raise TypeError("Either path or fileobj needs to be provided.")
-    if rest.get("gzip") and encoding is not None:
-        raise OptionError("encoding", "Can not use custom encoding if gzip is enabled", encoding)
-    for name in MEANINGLESS:
-        rest.pop(name, None)
-    tag = rest.pop("tag", None)
-    if tag is not None and not utils.match_tag(buildx.text("tag", tag)):
-        raise OptionError("tag", f"invalid tag '{tag}': invalid reference format", tag)
-    _refuse(rest)
-    warnings: list[str] = []
-    values: dict[str, Any] = {name: convert(rest.pop(name)) for name, convert in _CONVERT.items() if name in rest}
-    cache_from = tuple(_cache_sources(rest.pop("cache_from", None), warnings))
-    platforms = _platforms(rest.pop("platform", None), rest.pop("platforms", None))
-    decode, timeout = rest.pop("decode", False), rest.pop("timeout", None)
-    config_proxies = rest.pop("use_config_proxy", True)
-    if rest:
-        name, value = next(iter(rest.items()))
-        raise OptionError(
-            name, "this version of prefect-docker-attest does not know the option. Upgrade it, or leave it out", value
-        )
-    context, file, stdin = _context(path, fileobj, custom_context, dockerfile)
-    options = buildx.BuildxOptions(
-        context=context,
-        file=file,
-        tags=() if tag is None else (tag,),
-        platforms=platforms,
-        cache_from=cache_from,
-        **{_FIELD.get(name, name): value for name, value in values.items()},
+    call = docker_py_options.read(given)
+    for warning in call.warnings:
+        buildx.logger.warning("%s", warning)
+    options = replace(call.options, platforms=tuple(_full_platform(api, one) for one in call.options.platforms))
+    if not attestations:
+        options = buildx.without_attestations(options)
+    events = _events(api, replace(call, options=options), attestations=attestations)
+    return events if call.decode else _as_json_lines(events)
+
+
+def cli() -> list[str]:
+    """The docker CLI, talking to the engine that docker-py's ``from_env`` finds.
+
+    docker-py before 7.2 follows ``DOCKER_HOST`` and the default socket, yet not the CLI's current context;
+    the context ``default`` is just that. With 7.2 both follow the context (docker-py, docker/client.py, ``from_env``).
+    """
+    return ["docker"] if hasattr(DockerClient, "from_context") else ["docker", "--context", "default"]
+
+
+def _full_platform(api: APIClient, platform: str) -> str:
+    # `amd64` is what prefect-docker's own documentation writes. The engine would take it for its own
+    # operating system's, buildx takes it for that of the machine it runs on: darwin/amd64 on a Mac.
+    if "/" in platform:
+        return platform
+    engine = api.version()
+    if platform.lower() in ("linux", "windows", "darwin", "freebsd"):
+        return f"{platform}/{engine['Arch']}"
+    return f"{engine['Os']}/{platform}"
+
+
+def _events(
+    api: APIClient, call: docker_py_options.DockerPyBuild, *, attestations: bool
+) -> Generator[Event, None, None]:
+    options = call.options
+    lines = buildx.run(
+        options,
+        docker=cli(),
+        stdin=call.stdin,
+        attestations=attestations,
+        silence_limit=call.silence_limit,
+        config_proxies=call.config_proxies,
     )
-    return DockerPyBuild(options, stdin, bool(decode), _silence_limit(timeout), bool(config_proxies), tuple(warnings))
+    try:
+        metadata = yield from _streamed(lines, shown=not options.quiet)
+        image_id = _image_in_engine(api, metadata)
+    except errors.BuildFailed as failure:
+        buildx.log_output_of(failure)
+        message = f"{failure}{_podman(api)}"
+        yield {"errorDetail": {"message": message}, "error": message}
+        return
+    yield {"aux": {"ID": image_id}}
+    if options.quiet:
+        yield {"stream": f"{image_id}\n"}
+        return
+    # What `client.images.build` of docker-py and Prefect's own tests look for.
+    yield {"stream": f"Successfully built {image_id.removeprefix('sha256:')[:12]}\n"}
+    for tag in options.tags:
+        yield {"stream": f"Successfully tagged {tag}\n"}
 
 
-def _shm_size(value: object) -> int | None:
-    if isinstance(value, bool) or not isinstance(value, (int, str)) or not str(value).isdigit():
-        raise OptionError("shmsize", "a number of bytes is needed", value)
-    return int(value) or None
+def _as_json_lines(events: Generator[Event, None, None]) -> Generator[bytes, None, None]:
+    with contextlib.closing(events):
+        for event in events:
+            yield json.dumps(event).encode() + b"\r\n"
 
 
-def _build_args(value: object) -> dict[str, str]:
-    # docker-py's null in place of a value unsets the argument, a bare --build-arg NAME would import the host's.
-    given = value if not isinstance(value, Mapping) else {k: v for k, v in value.items() if v is not None}
-    return buildx.pairs("buildargs", given or {})
+def _streamed(lines: Generator[str, None, buildx.Metadata], *, shown: bool) -> Generator[Event, None, buildx.Metadata]:
+    with contextlib.closing(lines):
+        while True:
+            try:
+                line = next(lines)
+            except StopIteration as end:
+                metadata: buildx.Metadata = end.value
+                return metadata
+            if shown:
+                yield {"stream": line}
 
 
-def _hosts(value: object) -> tuple[str, ...]:
-    return buildx.texts("extra_hosts", utils.format_extra_hosts(value) if isinstance(value, dict) else value)
+def _image_in_engine(api: APIClient, metadata: buildx.Metadata) -> str:
+    """The image's id: whichever digest of the metadata this engine holds.
+
+    That is the config's with the graphdriver image store, the manifest's or index's with the containerd image store.
+    And it tells that the image is here: a builder may have left it elsewhere, and a tag may be an older image's.
+    """
+    digests = manifest.image_ids(metadata)
+    for digest in digests:
+        with contextlib.suppress(docker.errors.NotFound):
+            image: dict[str, Any] = api.inspect_image(digest)  # type: ignore[no-untyped-call]
+            return str(image["Id"])
+    builder = buildx.ask(cli(), "buildx", "inspect").stdout
+    seen = " ".join(line.strip() for line in builder.splitlines() if line.startswith(("Name:", "Driver:")))
+    raise errors.BuildFailed(
+        f"The build succeeded, but the Docker Engine at {api.base_url} does not hold its image "
+        f"({', '.join(digests) or 'no id'}). The builder is [{seen}]. Use one that loads into this engine "
+        "(`docker buildx use default`, or unset BUILDX_BUILDER), or let DOCKER_HOST name the engine that the docker CLI uses (`docker context ls`)."
+    )
 
 
-def _network(value: object) -> str | None:
-    network = buildx.text("network_mode", value)
-    if network in ("", "default", "bridge"):
-        return None
-    if network not in ("none", "host"):
-        raise OptionError(
-            "network_mode",
-            "BuildKit knows only the networks 'default', 'none' and 'host'. Choose one of these",
-            network,
-        )
-    return network
-
-
-def _annotations(value: object) -> tuple[str, ...]:
-    if isinstance(value, Mapping):
-        return tuple(f"{name}={one}" for name, one in buildx.pairs("annotations", value).items())
-    return buildx.texts("annotations", value)
-
-
-# One function an option that is said by one flag; the others are read in `read`.
-_CONVERT: dict[str, Callable[[Any], Any]] = {
-    "nocache": bool,
-    "pull": bool,
-    "quiet": bool,
-    "shmsize": _shm_size,
-    "buildargs": _build_args,
-    "labels": lambda value: buildx.pairs("labels", value),
-    "target": lambda value: buildx.text("target", value) or None,
-    "network_mode": _network,
-    "extra_hosts": _hosts,
-    "provenance": lambda value: buildx.attestation("provenance", value),
-    "sbom": lambda value: buildx.attestation("sbom", value),
-    "attest": lambda value: buildx.texts("attest", value),
-    "secrets": lambda value: buildx.texts("secrets", value),
-    "ssh": lambda value: buildx.texts("ssh", value),
-    "cache_to": lambda value: buildx.texts("cache_to", value),
-    "build_contexts": lambda value: buildx.pairs("build_contexts", value),
-    "builder": lambda value: buildx.text("builder", value) or None,
-    "annotations": _annotations,
-}
-
-_FIELD = {
-    "nocache": "no_cache",
-    "shmsize": "shm_size",
-    "buildargs": "build_args",
-    "network_mode": "network",
-    "extra_hosts": "add_hosts",
-}
-
-
-def _refuse(rest: dict[str, Any]) -> None:
-    limits = rest.pop("container_limits", None)
-    if limits:
-        raise OptionError(
-            "container_limits",
-            "BuildKit does not limit the resources of a build, and limits that silently vanish are worse. Leave it out, and "
-            "limit the builder instead: `docker buildx create --driver-opt memory=...,cpu-quota=...`",
-            limits,
-        )
-    if rest.pop("squash", None):
-        raise OptionError("squash", "BuildKit does not squash layers. Use a multi-stage Dockerfile", True)
-    isolation = rest.pop("isolation", None)
-    if isolation not in (None, "", "default"):
-        raise OptionError("isolation", "BuildKit has no choice of it. Leave it out", isolation)
-    if rest.pop("push", None):
-        raise OptionError(
-            "push",
-            "Prefect pushes what is in the Docker Engine after the build, and would replace this image in the registry by an "
-            'older one of the same tag. Leave it out, or use build_backend="buildx"',
-            True,
-        )
-
-
-def _entries(value: object) -> list[object]:
-    if value is None:
-        return []
-    return list(value) if isinstance(value, (list, tuple)) else [value]
-
-
-def _cache_sources(value: object, warnings: list[str]) -> list[str]:
-    sources = [source for entry in _entries(value) for source in buildx.texts("cache_from", entry)]
-    plain = [source for source in sources if "=" not in source]
-    if plain:
-        warnings.append(
-            f"cache_from={plain}: unlike the classic builder, BuildKit reads a cache only where a build wrote one: into the "
-            "image (cache_to='type=inline') or beside it (cache_to='type=registry,ref=...'), in a registry. From any other "
-            "image nothing is reused."
-        )
-    return sources
-
-
-def _platforms(platform: object, platforms: object) -> tuple[str, ...]:
-    given = [*buildx.texts("platform", platform), *buildx.texts("platforms", platforms)]
-    named = [one.strip() for each in given for one in each.split(",")]
-    return tuple(dict.fromkeys(one for one in named if one))
-
-
-def _silence_limit(timeout: Any) -> float | None:
-    # requests takes a pair too: how long to connect, and how long without an answer.
-    limit = timeout[1] if isinstance(timeout, tuple) else timeout
-    if limit is None:
-        return None
-    if not isinstance(limit, (int, float)) or limit <= 0:
-        raise OptionError("timeout", "seconds without output are needed, more than 0", timeout)
-    return float(limit)
-
-
-def _context(
-    path: object, fileobj: Any, custom_context: object, dockerfile: object
-) -> tuple[str, str | None, IO[bytes] | None]:
-    file = None if dockerfile is None else buildx.text("dockerfile", dockerfile)
-    if custom_context:
-        if not fileobj:
-            raise TypeError("You must specify fileobj with custom_context")
-        return "-", _inside(file), _spooled(fileobj)
-    if fileobj is not None:
-        if file not in (None, "Dockerfile"):
-            raise OptionError("dockerfile", "with fileobj, that file is the Dockerfile. Leave dockerfile out", file)
-        # docker-py's own: the Dockerfile is all that there is in the context.
-        return "-", None, utils.mkbuildcontext(fileobj)
-    folder = buildx.text("path", path)
-    if folder.startswith(REMOTE):
-        return folder, _inside(file), None
-    if not os.path.isdir(folder):
-        raise TypeError("You must specify a directory to build in path")
-    # An absolute one cannot be taken for a flag, for standard input ("-") or for an address.
-    folder = os.path.abspath(folder)
-    if file is not None:
-        file = os.path.join(folder, file)
-        if os.path.relpath(file, folder).startswith(os.pardir):
-            with open(file, "rb"):
-                pass  # one outside the context is read by docker-py here: the same OSError
-    return folder, file, None
-
-
-def _inside(file: str | None) -> str | None:
-    return "./-" if file == "-" else file
-
-
-def _spooled(fileobj: Any) -> IO[bytes]:
-    # docker-py has sent it when its call returns, so the caller may close it then, before the build has read it.
-    copy: IO[bytes] = tempfile.TemporaryFile()
-    shutil.copyfileobj(fileobj, copy)
-    copy.seek(0)
-    return copy
+def _podman(api: APIClient) -> str:
+    """A sentence to add where the engine is Podman, whose socket serves docker-py but not BuildKit; else nothing."""
+    try:
+        components = [component.get("Name", "") for component in api.version().get("Components") or ()]
+    except Exception:
+        return ""
+    if not any("Podman" in name for name in components):
+        return ""
+    return (
+        f"\nThe engine at {api.base_url} is Podman, which has no BuildKit: `docker buildx build` needs Docker Engine, "
+        "or a builder of its own (`docker buildx create --driver docker-container --use`)."
+    )

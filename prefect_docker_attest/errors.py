@@ -9,6 +9,7 @@ text holds BuildKit's own error lines and advice, never what the build printed.
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from prefect.utilities.dockerutils import BuildError
@@ -55,47 +56,58 @@ _SEPARATOR = "------"
 # What users and scripts know from the classic builder, for what BuildKit says in its place.
 _CLASSIC_PHRASES: tuple[tuple[str, str], ...] = (
     (
-        r"failed to read dockerfile: open (?P<file>\S+): no such file or directory",
+        r"(?:failed to read dockerfile: open|resolve : lstat) (?P<file>\S+): no such file",
         "Cannot locate specified Dockerfile: {file}",
     ),
     (
         r'failed to (?:compute cache key|calculate checksum)[^\n]*?"(?P<file>[^"]+)": not found',
-        "COPY failed: {file} is not in the build context. Check its name, and .dockerignore",
+        "COPY failed: {file} is not in the build context. Check its name, and .dockerignore.",
     ),
-    (r"did not complete successfully: exit code: (?P<code>\d+)", "The command returned a non-zero code: {code}"),
+    (
+        r"did not complete successfully: exit code: (?P<code>\d+)",
+        "The command returned a non-zero code: {code}",
+    ),
 )
 
+_CONTAINERD_STORE = (
+    "the containerd image store (https://docs.docker.com/engine/storage/containerd/), or a BuildKit builder with "
+    'Prefect\'s build_backend="buildx" and push=True.'
+)
+
+# The first that fits is given.
 _ADVICE: tuple[tuple[str, str], ...] = (
     (
-        r"failed to resolve source metadata for (?P<image>\S+?):? .*(?:not found|does not exist)|"
-        r"(?P<image2>\S+): failed to resolve source metadata for \S+ [^\n]*not found",
-        "Check the base image's name, tag and registry with `docker buildx imagetools inspect IMAGE`. A builder outside "
+        r"no match for platform in manifest|no matching manifest for",
+        "The base image has no variant for the platform: `docker buildx imagetools inspect IMAGE` lists those it has.",
+    ),
+    (
+        r"401 Unauthorized|403 Forbidden|insufficient_scope|authorization failed|no basic auth credentials",
+        "The registry wants other credentials: `docker login REGISTRY`, then build again.",
+    ),
+    (
+        r"failed to resolve source metadata for [^\n]*(?:not found|does not exist|no such host)",
+        "Check the base image's name, tag and registry: `docker buildx imagetools inspect IMAGE`. A builder outside "
         "this Docker Engine (`docker buildx ls`) does not see images that only this engine has: push the base image to a "
         "registry, or build with `docker buildx use default`.",
     ),
     (
-        r"no match for platform in manifest|no matching manifest for|not found: manifest unknown for platform",
-        "The base image has no variant for the platform. `docker buildx imagetools inspect IMAGE` lists those that it has.",
-    ),
-    (
         r"exporting manifest lists|[Mm]ulti-platform build is not supported",
-        "Images of several platforms need the containerd image store (https://docs.docker.com/engine/storage/containerd/), "
-        'or a BuildKit builder with Prefect\'s build_backend="buildx" and push=True.',
+        f"Several platforms need {_CONTAINERD_STORE}",
+    ),
+    (r"[Aa]ttestation is not supported", f"Attestations need {_CONTAINERD_STORE}"),
+    (
+        r"[Cc]annot connect to the Docker daemon|error during connect",
+        "Check that Docker runs, and that DOCKER_HOST and `docker context ls` name the engine you mean: `docker info`.",
     ),
     (
-        r"[Aa]ttestation is not supported|attestations? (?:are|is) not supported",
-        "Attestations need the containerd image store (https://docs.docker.com/engine/storage/containerd/), or a BuildKit "
-        'builder with Prefect\'s build_backend="buildx" and push=True.',
+        r"no builder \S+ found",
+        "`docker buildx ls` lists the builders. One is named by builder=, BUILDX_BUILDER or `docker buildx use`.",
     ),
-    (
-        r"[Cc]annot connect to the Docker daemon|dial unix \S+: connect:|error during connect",
-        "Check that Docker runs and that DOCKER_HOST and `docker context ls` name the engine you mean: `docker info`.",
-    ),
-    (
-        r"no builder \"?(?P<builder>[^\"\s]+)\"? found",
-        "`docker buildx ls` lists the builders; see `builder=`, BUILDX_BUILDER and `docker buildx use`.",
-    ),
-    (r"no space left on device", "Free some: `docker system df`, `docker buildx prune`."),
+    (r"no space left on device", "`docker system df` shows what takes space, `docker buildx prune` frees the cache."),
+)
+_EXEC_FORMAT = (
+    "The build ran a program for another processor (exec format error). Register an emulator for the platform, as with "
+    "`docker run --privileged --rm tonistiigi/binfmt --install all`, or use a builder on such a machine."
 )
 
 
@@ -118,15 +130,14 @@ def failure_text(returncode: int, lines: Sequence[str]) -> str:
     step = _failing_step(lines)
     if step:
         text.append(f"Failed step: {step}")
-    for pattern, phrase in (*_CLASSIC_PHRASES, *_ADVICE):
-        found = re.search(pattern, error)
-        if found:
-            text.append(phrase.format(**found.groupdict()))
+    text += [
+        phrase.format(**found.groupdict())
+        for pattern, phrase in _CLASSIC_PHRASES
+        if (found := re.search(pattern, error))
+    ]
+    text += [advice for pattern, advice in _ADVICE if re.search(pattern, error)][:1]
     if any(line.endswith("exec format error") for line in lines):
-        text.append(
-            "The build ran a program of another processor's architecture (exec format error): register an emulator for the "
-            "platform, as with `docker run --privileged --rm tonistiigi/binfmt --install all`, or build on a machine of it."
-        )
+        text.append(_EXEC_FORMAT)
     return "\n".join(text)
 
 
@@ -146,11 +157,7 @@ def _is_chatter(line: str) -> bool:
 
 
 def _failing_step(lines: Sequence[str]) -> str:
-    steps = [
-        found
-        for before, line in zip(lines, lines[1:], strict=False)
-        if before == _SEPARATOR and (found := _STEP.match(line))
-    ]
+    steps = [found for before, line in pairwise(lines) if before == _SEPARATOR and (found := _STEP.match(line))]
     if not steps:
         return ""
     step, instruction = steps[-1]["step"], steps[-1]["instruction"]

@@ -23,8 +23,8 @@ def is_index(media_type: str) -> bool:
 def image_ids(metadata: Mapping[str, Any]) -> list[str]:
     """The digests of buildx's metadata under one of which an engine holds the image, the likelier first.
 
-    Which one depends on the image store and on the builder's driver; buildx's ``--iidfile`` is wrong for an image without
-    attestations in the containerd image store (docker/buildx, build/build.go).
+    Which one depends on the image store and on the builder's driver; buildx's ``--iidfile`` is wrong for an image
+    without attestations in the containerd image store (docker/buildx, build/build.go).
     """
     found = (metadata.get(name) for name in ("containerimage.digest", "containerimage.config.digest"))
     return list(dict.fromkeys(digest for digest in found if digest))

@@ -62,7 +62,7 @@ class BuildxOptions:
 def arguments(options: BuildxOptions, build_args: Sequence[str], metadata_file: str) -> list[str]:
     """What follows ``docker buildx build``.
 
-    Every value is bound to its flag, and the context comes last, after ``--``: a value that starts with a dash is a value.
+    Every value is bound to its flag, and the context comes last, after ``--``: what starts with a dash stays a value.
 
     Args:
         options: what to build

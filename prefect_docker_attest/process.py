@@ -9,7 +9,7 @@ import signal
 import subprocess
 import threading
 import time
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -67,15 +67,15 @@ class Command:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+        self._stdout = cast("IO[bytes]", self._process.stdout)
         if self._silence_limit is not None:
             threading.Thread(target=self._watch, args=(self._silence_limit,), daemon=True).start()
         return self
 
     def lines(self) -> Iterator[str]:
-        """The output: each line with its end, or the pieces of one longer than `LONGEST_PIECE`. Not UTF-8 is replaced."""
-        assert self._process.stdout is not None
+        """The output: each line with its end, or pieces of one beyond `LONGEST_PIECE`. Not UTF-8 is replaced."""
         # Line ends are left as they are: a carriage return is part of what a build prints.
-        output = io.TextIOWrapper(self._process.stdout, encoding="utf-8", errors="replace", newline="\n")
+        output = io.TextIOWrapper(self._stdout, encoding="utf-8", errors="replace", newline="\n")
         while True:
             self._waiting_since = time.monotonic()
             piece = output.readline(LONGEST_PIECE)
@@ -93,14 +93,13 @@ class Command:
     ) -> None:
         self._over.set()
         process = self._process
-        assert process.stdout is not None
         if process.returncode is None:
             self._signal(signal.SIGTERM)
             # A child that is blocked in writing what nobody reads would not hear of its end.
-            process.stdout.close()
+            self._stdout.close()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_GRACE)
-        process.stdout.close()
+        self._stdout.close()
         if process.returncode != 0:
             # The plugin outlives a docker CLI that was killed. Its group's number is not given to another process while
             # a member is there; where none is, this finds nobody.
