@@ -107,7 +107,8 @@ def run(
         if returncode != 0:
             lines = list(tail)
             raise errors.BuildFailed(
-                _buildx_trouble(docker, lines) or errors.failure_text(returncode, lines), errors.failed_output(lines)
+                _buildx_trouble(docker, lines) or errors.failure_text(returncode, lines, options.file or "Dockerfile"),
+                errors.failed_output(lines),
             )
         metadata: Metadata = json.loads(metadata_file.read_text(encoding="utf-8"))
     media_type = metadata.get("containerimage.descriptor", {}).get("mediaType", "")
@@ -208,6 +209,6 @@ def _buildx_trouble(docker: Sequence[str], lines: Sequence[str]) -> str | None:
 
 
 def log_output_of(failure: errors.BuildFailed) -> None:
-    """Show what the failing step printed, for those whose progress goes nowhere: Prefect's console has every error log."""
+    """Show what the failing step printed, for those whose progress goes nowhere (Prefect's console has it)."""
     if failure.output:
         logger.error("Output of the step that failed:\n%s", failure.output)

@@ -129,7 +129,8 @@ def _image_in_engine(api: APIClient, metadata: buildx.Metadata) -> str:
     raise errors.BuildFailed(
         f"The build succeeded, but the Docker Engine at {api.base_url} does not hold its image "
         f"({', '.join(digests) or 'no id'}). The builder is [{seen}]. Use one that loads into this engine "
-        "(`docker buildx use default`, or unset BUILDX_BUILDER), or let DOCKER_HOST name the engine that the docker CLI uses (`docker context ls`)."
+        "(`docker buildx use default`, or unset BUILDX_BUILDER), or let DOCKER_HOST name the "
+        "engine that the docker CLI uses (`docker context ls`)."
     )
 
 

@@ -280,7 +280,7 @@ def _inside(file: str | None) -> str | None:
 
 def _spooled(fileobj: Any) -> IO[bytes]:
     # docker-py has sent it when its call returns, so the caller may close it then, before the build has read it.
-    copy: IO[bytes] = tempfile.TemporaryFile()
+    copy: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 it is closed with the build's generator
     shutil.copyfileobj(fileobj, copy)
     copy.seek(0)
     return copy

@@ -56,8 +56,8 @@ _SEPARATOR = "------"
 # What users and scripts know from the classic builder, for what BuildKit says in its place.
 _CLASSIC_PHRASES: tuple[tuple[str, str], ...] = (
     (
-        r"(?:failed to read dockerfile: open|resolve : lstat) (?P<file>\S+): no such file",
-        "Cannot locate specified Dockerfile: {file}",
+        r"(?:failed to read dockerfile: open|resolve : lstat) \S+: no such file",
+        "Cannot locate specified Dockerfile: {dockerfile}",
     ),
     (
         r'failed to (?:compute cache key|calculate checksum)[^\n]*?"(?P<file>[^"]+)": not found',
@@ -87,8 +87,8 @@ _ADVICE: tuple[tuple[str, str], ...] = (
     (
         r"failed to resolve source metadata for [^\n]*(?:not found|does not exist|no such host)",
         "Check the base image's name, tag and registry: `docker buildx imagetools inspect IMAGE`. A builder outside "
-        "this Docker Engine (`docker buildx ls`) does not see images that only this engine has: push the base image to a "
-        "registry, or build with `docker buildx use default`.",
+        "this Docker Engine (`docker buildx ls`) does not see images that only this engine has: push the base image to "
+        "a registry, or build with `docker buildx use default`.",
     ),
     (
         r"exporting manifest lists|[Mm]ulti-platform build is not supported",
@@ -111,12 +111,13 @@ _EXEC_FORMAT = (
 )
 
 
-def failure_text(returncode: int, lines: Sequence[str]) -> str:
+def failure_text(returncode: int, lines: Sequence[str], dockerfile: str) -> str:
     """What a failed ``docker buildx build`` says, as the text of a `BuildError`.
 
     Args:
         returncode: the exit code of the command
         lines: the last lines that it printed, without their line ends
+        dockerfile: the Dockerfile's path, as the command was given it
 
     Returns:
         the failing step, BuildKit's error, the classic builder's phrase for it, and what to do where that is known
@@ -131,7 +132,7 @@ def failure_text(returncode: int, lines: Sequence[str]) -> str:
     if step:
         text.append(f"Failed step: {step}")
     text += [
-        phrase.format(**found.groupdict())
+        phrase.format(dockerfile=dockerfile, **found.groupdict())
         for pattern, phrase in _CLASSIC_PHRASES
         if (found := re.search(pattern, error))
     ]
