@@ -45,79 +45,96 @@ def without_attestations(options: BuildxOptions) -> BuildxOptions:
     return replace(options, provenance="false", sbom="false", attest=())
 
 
-def run(
-    options: BuildxOptions,
-    *,
-    docker: Sequence[str] = ("docker",),
-    stdin: IO[bytes] | None = None,
-    attestations: bool,
-    silence_limit: float | None = None,
-    config_proxies: bool = True,
-) -> Generator[str, None, Metadata]:
-    """Build, and hand on each line of output as it comes.
+class Build:
+    """One run of ``docker buildx build``.
 
     Args:
         options: what to build
+        attestations: whether the image may carry any
         docker: the docker CLI, with the flags that name its engine
         stdin: a file with the context, where that is ``-``
-        attestations: whether the image may carry any
         silence_limit: seconds without output after which the build is stopped
         config_proxies: whether the docker CLI's configured proxies become build arguments
 
-    Returns:
-        buildx's metadata of the image
-
-    Raises:
-        BuildFailed: the build failed, could not start, was silent too long, or made attestations against the wish
+    Attributes:
+        metadata: what buildx says of the image, once the output has ended
     """
-    with contextlib.ExitStack() as cleanup:
-        folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="prefect-docker-attest-")))
-        environment = _environment(attestations=attestations)
-        if not config_proxies:
+
+    def __init__(
+        self,
+        options: BuildxOptions,
+        *,
+        attestations: bool,
+        docker: Sequence[str] = ("docker",),
+        stdin: IO[bytes] | None = None,
+        silence_limit: float | None = None,
+        config_proxies: bool = True,
+    ) -> None:
+        self._options = options
+        self._attestations = attestations
+        self._docker = docker
+        self._stdin = stdin
+        self._silence_limit = silence_limit
+        self._config_proxies = config_proxies
+        self.metadata: Metadata = {}
+
+    def output(self) -> Generator[str, None, None]:
+        """Build, and hand on each line of output as it comes. Closing it stops the build.
+
+        Raises:
+            BuildFailed: the build failed, did not start, was silent too long, or made attestations against the wish
+        """
+        with contextlib.ExitStack() as cleanup:
+            folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="prefect-docker-attest-")))
+            metadata_file = folder / "metadata.json"
+            try:
+                command = cleanup.enter_context(self._command(folder, metadata_file))
+            except OSError as error:
+                raise errors.BuildFailed(_cannot_start(error)) from error
+            tail: deque[str] = deque(maxlen=_KEPT_LINES)
+            for line in command.lines():
+                tail.append(line[:_KEPT_CHARACTERS].rstrip("\r\n"))
+                yield line
+            self._check(command.wait(), list(tail), silent=command.silent)
+            self.metadata = json.loads(metadata_file.read_text(encoding="utf-8"))
+        media_type = self.metadata.get("containerimage.descriptor", {}).get("mediaType", "")
+        if not self._attestations and not self._options.multi_platform and manifest.is_index(media_type):
+            raise errors.BuildFailed(
+                f"The image was built with attestations, although they are off: it is an index ({media_type}), not one "
+                "manifest. Check `docker buildx version` (0.10.2 or newer is needed) and `docker buildx inspect`."
+            )
+
+    def _command(self, folder: Path, metadata_file: Path) -> Command:
+        environment = _environment(attestations=self._attestations)
+        if not self._config_proxies:
             _leave_out_proxies(environment, folder)
-        prepared = build_args.prepare(options.build_args, environment)
+        prepared = build_args.prepare(self._options.build_args, environment)
         if prepared.exposed:
             logger.warning(
                 "The values of the build arguments %s are visible in the build's command line, since tools that it "
                 "starts would read them in its environment. Give credentials as secrets=['id=NAME,env=NAME'] instead.",
                 ", ".join(prepared.exposed),
             )
-        metadata_file = folder / "metadata.json"
-        flags = arguments(options, prepared.flags, str(metadata_file))
-        tail: deque[str] = deque(maxlen=_KEPT_LINES)
-        command = Command(
-            [*docker, "buildx", "build", *flags],
+        return Command(
+            [*self._docker, "buildx", "build", *arguments(self._options, prepared.flags, str(metadata_file))],
             environment={**environment, **prepared.environment},
-            stdin=stdin,
-            silence_limit=silence_limit,
+            stdin=self._stdin,
+            silence_limit=self._silence_limit,
         )
-        try:
-            cleanup.enter_context(command)
-        except OSError as error:
-            raise errors.BuildFailed(_cannot_start(error)) from error
-        for line in command.lines():
-            tail.append(line[:_KEPT_CHARACTERS].rstrip("\r\n"))
-            yield line
-        returncode = command.wait()
-        if command.silent:
+
+    def _check(self, returncode: int, lines: Sequence[str], *, silent: bool) -> None:
+        if silent:
+            limit = f"{self._silence_limit:g}"
             raise errors.BuildFailed(
-                f"The build was stopped: it printed nothing for {silence_limit:g} seconds (timeout={silence_limit:g}). "
+                f"The build was stopped: it printed nothing for {limit} seconds (timeout={limit}). "
                 "Give a larger timeout, or none."
             )
         if returncode != 0:
-            lines = list(tail)
             raise errors.BuildFailed(
-                _buildx_trouble(docker, lines) or errors.failure_text(returncode, lines, options.file or "Dockerfile"),
+                _buildx_trouble(self._docker, lines)
+                or errors.failure_text(returncode, lines, self._options.file or "Dockerfile"),
                 errors.failed_output(lines),
             )
-        metadata: Metadata = json.loads(metadata_file.read_text(encoding="utf-8"))
-    media_type = metadata.get("containerimage.descriptor", {}).get("mediaType", "")
-    if not attestations and not options.multi_platform and manifest.is_index(media_type):
-        raise errors.BuildFailed(
-            f"The image was built with attestations, although they are off: it is an index ({media_type}), not one "
-            "manifest. Check `docker buildx version` (0.10.2 or newer is needed) and `docker buildx inspect`."
-        )
-    return metadata
 
 
 def ask(docker: Sequence[str], *words: str) -> subprocess.CompletedProcess[str]:
@@ -141,6 +158,18 @@ def buildx_version(docker: Sequence[str] = ("docker",)) -> tuple[int, ...] | Non
     answer = ask(docker, "buildx", "version")
     found = re.search(r"\bv?(\d+)\.(\d+)\.(\d+)", answer.stdout)
     return tuple(map(int, found.groups())) if answer.returncode == 0 and found else None
+
+
+def image_is_elsewhere(docker: Sequence[str], engine: str, digests: Sequence[str]) -> str:
+    """The message for an image that was built, yet is not in the engine that it was built for."""
+    inspected = ask(docker, "buildx", "inspect").stdout
+    builder = " ".join(line.strip() for line in inspected.splitlines() if line.startswith(("Name:", "Driver:")))
+    return (
+        f"The build succeeded, but the Docker Engine of {engine} does not hold its image "
+        f"({', '.join(digests) or 'no id'}). The builder is [{builder}]. Use one that loads into this engine "
+        "(`docker buildx use default`, or unset BUILDX_BUILDER), or let DOCKER_HOST name the engine that the docker "
+        "CLI uses (`docker context ls`)."
+    )
 
 
 def _environment(*, attestations: bool) -> dict[str, str]:

@@ -69,17 +69,19 @@ def _events(
     api: APIClient, call: docker_py_options.DockerPyBuild, *, attestations: bool
 ) -> Generator[Event, None, None]:
     options = call.options
-    lines = buildx.run(
+    build = buildx.Build(
         options,
+        attestations=attestations,
         docker=cli(),
         stdin=call.stdin,
-        attestations=attestations,
         silence_limit=call.silence_limit,
         config_proxies=call.config_proxies,
     )
     try:
-        metadata = yield from _streamed(lines, shown=not options.quiet)
-        image_id = _image_in_engine(api, metadata)
+        with contextlib.closing(build.output()) as lines:
+            for line in lines:
+                yield {"stream": line}
+        image_id = _image_in_engine(api, build.metadata)
     except errors.BuildFailed as failure:
         buildx.log_output_of(failure)
         message = f"{failure}{_podman(api)}"
@@ -101,18 +103,6 @@ def _as_json_lines(events: Generator[Event, None, None]) -> Generator[bytes, Non
             yield json.dumps(event).encode() + b"\r\n"
 
 
-def _streamed(lines: Generator[str, None, buildx.Metadata], *, shown: bool) -> Generator[Event, None, buildx.Metadata]:
-    with contextlib.closing(lines):
-        while True:
-            try:
-                line = next(lines)
-            except StopIteration as end:
-                metadata: buildx.Metadata = end.value
-                return metadata
-            if shown:
-                yield {"stream": line}
-
-
 def _image_in_engine(api: APIClient, metadata: buildx.Metadata) -> str:
     """The image's id: whichever digest of the metadata this engine holds.
 
@@ -124,14 +114,7 @@ def _image_in_engine(api: APIClient, metadata: buildx.Metadata) -> str:
         with contextlib.suppress(docker.errors.NotFound):
             image: dict[str, Any] = api.inspect_image(digest)  # type: ignore[no-untyped-call]
             return str(image["Id"])
-    builder = buildx.ask(cli(), "buildx", "inspect").stdout
-    seen = " ".join(line.strip() for line in builder.splitlines() if line.startswith(("Name:", "Driver:")))
-    raise errors.BuildFailed(
-        f"The build succeeded, but the Docker Engine at {api.base_url} does not hold its image "
-        f"({', '.join(digests) or 'no id'}). The builder is [{seen}]. Use one that loads into this engine "
-        "(`docker buildx use default`, or unset BUILDX_BUILDER), or let DOCKER_HOST name the "
-        "engine that the docker CLI uses (`docker context ls`)."
-    )
+    raise errors.BuildFailed(buildx.image_is_elsewhere(cli(), f"docker-py's client ({api.base_url})", digests))
 
 
 def _podman(api: APIClient) -> str:

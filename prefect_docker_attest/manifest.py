@@ -20,6 +20,20 @@ def is_index(media_type: str) -> bool:
     return media_type in INDEX_MEDIA_TYPES
 
 
+ATTESTATION = "attestation-manifest"
+"""What the annotation ``vnd.docker.reference.type`` says of an attestation's descriptor (moby/buildkit,
+docs/attestations/attestation-storage.md)."""
+
+
+def attestations(index: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The descriptors of an index that are attestations; none of a single manifest."""
+    return [
+        descriptor
+        for descriptor in index.get("manifests") or ()
+        if (descriptor.get("annotations") or {}).get("vnd.docker.reference.type") == ATTESTATION
+    ]
+
+
 def image_ids(metadata: Mapping[str, Any]) -> list[str]:
     """The digests of buildx's metadata under one of which an engine holds the image, the likelier first.
 

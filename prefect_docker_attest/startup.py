@@ -7,6 +7,7 @@ module that they change; importing the module in order to change it would be too
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import threading
@@ -22,6 +23,7 @@ AUTOLOAD = "PREFECT_DOCKER_ATTEST_AUTOLOAD"
 """Environment variable; ``0`` leaves Prefect's builds alone, while the setting stays registered (Prefect
 deletes what it does not know from a profile)."""
 
+ROOT_SETTINGS = "prefect.settings.models.root"
 SENTINEL = "PrefectDockerAttestSentinel"
 
 failures: dict[str, Exception] = {}
@@ -46,9 +48,19 @@ def _switch_docker_client(dockerutils: ModuleType) -> None:
         client.install(dockerutils)
 
 
+def _switch_build_backend(backend: ModuleType) -> None:
+    # Newer Prefect re-exports the functions under their old address: they are changed where they are defined.
+    if autoload() and getattr(backend.buildx_build_image, "__module__", None) == backend.__name__:
+        from prefect_docker_attest import build_backend
+
+        build_backend.install(backend)
+
+
 HOOKS: dict[str, Callable[[ModuleType], None]] = {
-    "prefect.settings.models.root": _register_setting,
+    ROOT_SETTINGS: _register_setting,
     "prefect.utilities.dockerutils": _switch_docker_client,
+    "prefect._internal.buildx": _switch_build_backend,
+    "prefect.docker._buildx": _switch_build_backend,
 }
 
 
@@ -66,9 +78,9 @@ def activate() -> None:
             break
     else:
         sys.meta_path.insert(0, finder)
-    loaded = sys.modules.get("prefect.utilities.dockerutils")
-    if loaded is not None:
-        run_hook(loaded)
+    for name in HOOKS.keys() - {ROOT_SETTINGS}:
+        if name in sys.modules:
+            run_hook(sys.modules[name])
 
 
 def run_hook(module: ModuleType) -> None:
@@ -78,6 +90,27 @@ def run_hook(module: ModuleType) -> None:
         failures.pop(module.__name__, None)
     except Exception as error:
         failures[module.__name__] = error
+        for name in ("build_image", "buildx_build_image"):
+            if callable(getattr(module, name, None)):
+                setattr(module, name, _refusing(getattr(module, name), error))
+
+
+def _refusing(build: Callable[..., Any], reason: Exception) -> Callable[..., Any]:
+    """Prefect's function for builds that could not be switched: with the setting on it refuses, and says why."""
+
+    @functools.wraps(build)
+    def refusing(*args: Any, **kwargs: Any) -> Any:
+        from prefect_docker_attest import settings
+
+        if settings.attestations_disabled():
+            raise RuntimeError(
+                f"{settings.NAME} is on, but prefect-docker-attest cannot switch the builds of this version of Prefect "
+                f"({reason}). Upgrade prefect-docker-attest, or unset the setting and build the image yourself: "
+                "`docker buildx build --provenance=false --sbom=false --push`, with build=False and push=False."
+            )
+        return build(*args, **kwargs)
+
+    return refusing
 
 
 class _Finder(MetaPathFinder):
