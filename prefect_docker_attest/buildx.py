@@ -85,7 +85,7 @@ class Build:
             BuildFailed: the build failed, did not start, was silent too long, or made attestations against the wish
         """
         with contextlib.ExitStack() as cleanup:
-            folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="prefect-docker-attest-")))
+            folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="prefect-docker-attest-build-")))
             metadata_file = folder / "metadata.json"
             try:
                 command = cleanup.enter_context(self._command(folder, metadata_file))
