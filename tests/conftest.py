@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,11 +15,10 @@ import pytest
 import private_docker as machine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from private_docker import Engine, PrivateDocker, Registry
 
-CONTEXTS = Path(__file__).parent / "contexts"
+Setting = Callable[[bool], AbstractContextManager[Any]]
+"""Turns the setting on or off within a ``with``."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -90,7 +89,7 @@ def some_engine(request: pytest.FixtureRequest) -> None:
 
 
 @pytest.fixture
-def setting() -> Iterator[Callable[[bool], AbstractContextManager[Any]]]:
+def setting() -> Setting:
     """A function that turns the setting on or off within a ``with``."""
     from prefect.settings import PREFECT_DOCKER_DISABLE_ATTESTATIONS, temporary_settings
 
@@ -98,7 +97,7 @@ def setting() -> Iterator[Callable[[bool], AbstractContextManager[Any]]]:
 
 
 @pytest.fixture
-def switched_on(setting: Callable[[bool], AbstractContextManager[Any]]) -> Iterator[None]:
+def switched_on(setting: Setting) -> Iterator[None]:
     """The setting on, for the whole test."""
     with setting(True):
         yield

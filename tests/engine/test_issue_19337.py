@@ -1,0 +1,77 @@
+"""PrefectHQ/prefect issue 19337: images for another platform that build and push, and that no cluster can start.
+
+The classic builder on the containerd image store gives a cross-platform image whose Dockerfile copies right after FROM,
+as all that Prefect generates do, the base's layers for this machine under a config for the other.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from prefect.docker import DockerImage
+from prefect.utilities.dockerutils import build_image, docker_client
+from published import Published
+
+from debian_machine import CommandFailed
+
+if TYPE_CHECKING:
+    from conftest import Setting
+    from private_docker import Engine, PrivateDocker, Registry
+
+
+@pytest.fixture
+def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A context like the one that Prefect generates: FROM, then COPY."""
+    (tmp_path / "Dockerfile").write_text("FROM busybox\nCOPY . /opt/prefect/flows/\nWORKDIR /opt/prefect/flows/\n")
+    (tmp_path / "flow.py").write_text("print('hello')\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def cluster(private_docker: PrivateDocker) -> Engine:
+    """What starts the image later: another machine's containerd, which has none of the builder's layers."""
+    return private_docker.engines["graphdriver"]
+
+
+def _pull(cluster: Engine, reference: str) -> str:
+    return cluster.ctr(
+        "--namespace", "cluster", "images", "pull", "--plain-http", "--platform", "linux/arm64", reference
+    )
+
+
+def test_setting_off_the_classic_builder_ships_layers_that_no_cluster_extracts(
+    containerd_engine: Engine, cluster: Engine, registry: Registry, context: Path, setting: Setting
+) -> None:
+    containerd_engine.run("docker", "pull", "--platform", "linux/amd64", "busybox")
+    image = f"{registry.address}/issue-19337:off"
+    with setting(False):
+        build_image(context, tag=image, platform="linux/arm64")
+        with docker_client() as client:
+            client.api.push(image)
+
+    published = Published(image)
+    assert published.config()["architecture"] == "arm64"
+    assert not all(published.layers_match())
+    with pytest.raises(CommandFailed, match="wrong diff id calculated on extraction"):
+        _pull(cluster, image)
+
+
+def test_setting_on_the_image_is_pulled_and_runs_on_its_platform(
+    containerd_engine: Engine, cluster: Engine, registry: Registry, context: Path, setting: Setting
+) -> None:
+    containerd_engine.run("docker", "pull", "--platform", "linux/amd64", "busybox")
+    image = DockerImage(f"{registry.address}/issue-19337", tag="on", dockerfile="Dockerfile", platform="linux/arm64")
+    with setting(True):
+        image.build()
+        image.push()
+
+    published = Published(image.reference)
+    assert published.is_one_manifest
+    assert published.config()["architecture"] == "arm64"
+    assert all(published.layers_match())
+    assert "done" in _pull(cluster, image.reference)
+    ran = cluster.run("docker", "run", "--rm", "--platform", "linux/arm64", image.reference, "uname", "-m")
+    assert ran.split()[-1] == "aarch64"
