@@ -7,17 +7,30 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-INDEX_MEDIA_TYPES = frozenset(
+MANIFEST_KINDS = {
+    "application/vnd.oci.image.manifest.v1+json": "OCI manifest",
+    "application/vnd.docker.distribution.manifest.v2+json": "Docker manifest",
+}
+"""Media types of what describes one image, with their names for people."""
+
+INDEX_KINDS = {
+    "application/vnd.oci.image.index.v1+json": "OCI index",
+    "application/vnd.docker.distribution.manifest.list.v2+json": "Docker manifest list",
+}
+"""Media types of what lists images, with their names for people."""
+
+CONFIG_MEDIA_TYPES = frozenset(
     (
-        "application/vnd.oci.image.index.v1+json",
-        "application/vnd.docker.distribution.manifest.list.v2+json",
+        "application/vnd.oci.image.config.v1+json",
+        "application/vnd.docker.container.image.v1+json",
     )
 )
+"""Media types of an image's config; a manifest with another one is no image (a Helm chart, a signature)."""
 
 
 def is_index(media_type: str) -> bool:
     """Whether a descriptor of this media type is an image index (Docker: a manifest list)."""
-    return media_type in INDEX_MEDIA_TYPES
+    return media_type in INDEX_KINDS
 
 
 ATTESTATION = "attestation-manifest"
@@ -32,6 +45,31 @@ def attestations(index: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         for descriptor in index.get("manifests") or ()
         if (descriptor.get("annotations") or {}).get("vnd.docker.reference.type") == ATTESTATION
     ]
+
+
+def attested_image(attestation: Mapping[str, Any]) -> str | None:
+    """The digest of the image that an attestation's descriptor speaks of."""
+    return (attestation.get("annotations") or {}).get("vnd.docker.reference.digest")
+
+
+def predicate_types(attestation: Mapping[str, Any]) -> tuple[str, ...]:
+    """What an attestation's manifest attests: in-toto's predicate types, such as ``https://spdx.dev/Document``."""
+    found = ((layer.get("annotations") or {}).get("in-toto.io/predicate-type") for layer in attestation["layers"])
+    return tuple(one for one in found if one)
+
+
+def predicate_kind(predicate_type: str) -> str:
+    """``provenance``, ``SBOM``, or the predicate type itself."""
+    for kind, word in (("provenance", "slsa.dev/provenance"), ("SBOM", "spdx.dev"), ("SBOM", "cyclonedx.org")):
+        if word in predicate_type:
+            return kind
+    return predicate_type
+
+
+def platform_name(platform: Mapping[str, Any] | None) -> str | None:
+    """``linux/arm64/v8`` for the platform of a descriptor or of a config; ``None`` where it names none."""
+    words = [(platform or {}).get(name) for name in ("os", "architecture", "variant")]
+    return "/".join(word for word in words if word) if all(words[:2]) else None
 
 
 def image_ids(metadata: Mapping[str, Any]) -> list[str]:

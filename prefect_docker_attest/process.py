@@ -67,18 +67,18 @@ class Command:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        self._stdout = cast("IO[bytes]", self._process.stdout)
+        # Line ends are left as they are: a carriage return is part of what a build prints.
+        stdout = cast("IO[bytes]", self._process.stdout)
+        self._output = io.TextIOWrapper(stdout, encoding="utf-8", errors="replace", newline="\n")
         if self._silence_limit is not None:
             threading.Thread(target=self._watch, args=(self._silence_limit,), daemon=True).start()
         return self
 
     def lines(self) -> Iterator[str]:
         """The output: each line with its end, or pieces of one beyond `LONGEST_PIECE`. Not UTF-8 is replaced."""
-        # Line ends are left as they are: a carriage return is part of what a build prints.
-        output = io.TextIOWrapper(self._stdout, encoding="utf-8", errors="replace", newline="\n")
         while True:
             self._waiting_since = time.monotonic()
-            piece = output.readline(LONGEST_PIECE)
+            piece = self._output.readline(LONGEST_PIECE)
             self._waiting_since = None
             if not piece:
                 return
@@ -96,10 +96,10 @@ class Command:
         if process.returncode is None:
             self._signal(signal.SIGTERM)
             # A child that is blocked in writing what nobody reads would not hear of its end.
-            self._stdout.close()
+            self._output.close()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_GRACE)
-        self._stdout.close()
+        self._output.close()
         if process.returncode != 0:
             # The plugin outlives a docker CLI that was killed. Its group's number is not given to another process while
             # a member is there; where none is, this finds nobody.

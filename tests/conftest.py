@@ -80,7 +80,7 @@ def graphdriver_engine(private_docker: PrivateDocker, monkeypatch: pytest.Monkey
 
 @pytest.fixture
 def some_engine(request: pytest.FixtureRequest) -> None:
-    """Any engine with buildx, for tests that need no particular image store: the one that is there, or a private one."""
+    """Any engine with buildx: the one that is there, else a private one."""
     docker = shutil.which("docker")
     probes = (["info"], ["buildx", "version"])
     if docker and all(subprocess.run([docker, *p], capture_output=True, check=False).returncode == 0 for p in probes):

@@ -6,17 +6,18 @@ as all that Prefect generates do, the base's layers for this machine under a con
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from prefect.docker import DockerImage
 from prefect.utilities.dockerutils import build_image, docker_client
-from published import Published
 
 from debian_machine import CommandFailed
+from published import Published
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from conftest import Setting
     from private_docker import Engine, PrivateDocker, Registry
 
@@ -37,9 +38,8 @@ def cluster(private_docker: PrivateDocker) -> Engine:
 
 
 def _pull(cluster: Engine, reference: str) -> str:
-    return cluster.ctr(
-        "--namespace", "cluster", "images", "pull", "--plain-http", "--platform", "linux/arm64", reference
-    )
+    pull = ("images", "pull", "--plain-http", "--platform=linux/arm64", reference)
+    return cluster.ctr("--namespace=cluster", *pull).stdout
 
 
 def test_setting_off_the_classic_builder_ships_layers_that_no_cluster_extracts(
@@ -59,8 +59,9 @@ def test_setting_off_the_classic_builder_ships_layers_that_no_cluster_extracts(
         _pull(cluster, image)
 
 
+@pytest.mark.usefixtures("context")
 def test_setting_on_the_image_is_pulled_and_runs_on_its_platform(
-    containerd_engine: Engine, cluster: Engine, registry: Registry, context: Path, setting: Setting
+    containerd_engine: Engine, cluster: Engine, registry: Registry, setting: Setting
 ) -> None:
     containerd_engine.run("docker", "pull", "--platform", "linux/amd64", "busybox")
     image = DockerImage(f"{registry.address}/issue-19337", tag="on", dockerfile="Dockerfile", platform="linux/arm64")
@@ -73,5 +74,5 @@ def test_setting_on_the_image_is_pulled_and_runs_on_its_platform(
     assert published.config()["architecture"] == "arm64"
     assert all(published.layers_match())
     assert "done" in _pull(cluster, image.reference)
-    ran = cluster.run("docker", "run", "--rm", "--platform", "linux/arm64", image.reference, "uname", "-m")
+    ran = cluster.run("docker", "run", "--rm", "--platform", "linux/arm64", image.reference, "uname", "-m").stdout
     assert ran.split()[-1] == "aarch64"

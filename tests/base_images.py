@@ -1,0 +1,157 @@
+"""Puts a two-platform `busybox` into a registry, over HTTP: no engine is needed for it."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import tarfile
+import urllib.error
+import urllib.request
+from typing import TYPE_CHECKING, Any
+
+from debian_machine import run
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+_INDEX = "application/vnd.oci.image.index.v1+json"
+_CONFIG = "application/vnd.oci.image.config.v1+json"
+_LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
+
+
+def push_busybox(registry: str, packages: Path) -> str:
+    """Push `library/busybox:latest`, an index of an image for linux/amd64 and one for linux/arm64.
+
+    Each image has two layers that differ from those of the other architecture, so that a builder
+    which mixes platforms up can be told by any of them.
+
+    Args:
+        registry: host and port of a registry that speaks plain HTTP.
+        packages: folder with an unpacked `busybox-static` in `amd64` and one in `arm64`.
+
+    Returns:
+        The digest of the index.
+
+    Raises:
+        CommandFailed: busybox does not run.
+        OSError: the registry cannot be reached, or refuses (`urllib.error.HTTPError`).
+    """
+    repository = f"http://{registry}/v2/library/busybox"
+    programs = {each: packages / each / "usr/bin/busybox" for each in ("amd64", "arm64")}
+    applets = run([str(programs["amd64"]), "--list"]).stdout.split()
+    images = []
+    for architecture, program in programs.items():
+        layers = [_programs_layer(program.read_bytes(), applets), _system_layer(architecture)]
+        platform = {"architecture": architecture, "os": "linux"}
+        if architecture == "arm64":
+            platform["variant"] = "v8"
+        config = {
+            **platform,
+            "config": {
+                "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
+                "Cmd": ["sh"],
+            },
+            "rootfs": {"type": "layers", "diff_ids": [_digest(layer) for layer in layers]},
+            "history": [{"created_by": "busybox-static"}, {"created_by": "system files"}],
+        }
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": _MANIFEST,
+            "config": _push_blob(repository, _CONFIG, _json(config)),
+            "layers": [
+                # mtime=0: the same content is the same blob in every run.
+                _push_blob(repository, _LAYER, gzip.compress(layer, 6, mtime=0))
+                for layer in layers
+            ],
+        }
+        images.append({**_push_manifest(repository, manifest), "platform": platform})
+    index = {"schemaVersion": 2, "mediaType": _INDEX, "manifests": images}
+    return str(_push_manifest(repository, index, "latest")["digest"])
+
+
+def _programs_layer(program: bytes, applets: Sequence[str]) -> bytes:
+    """Make the layer with busybox itself and a link for each of its commands."""
+    names = sorted(set(applets) - {"busybox"})
+    return _tar(
+        _folder("bin"),
+        (_entry("bin/busybox", mode=0o755), program),
+        *[(_entry(f"bin/{name}", kind=tarfile.SYMTYPE, link="busybox"), b"") for name in names],
+    )
+
+
+def _system_layer(architecture: str) -> bytes:
+    """Make the layer with what programs expect of a system."""
+    files = {
+        "etc/passwd": "root:x:0:0:root:/root:/bin/sh\n",
+        "etc/group": "root:x:0:\n",
+        "etc/os-release": f'ID=busybox\nPRETTY_NAME="busybox for {architecture}"\n',
+    }
+    return _tar(
+        _folder("etc"),
+        *[(_entry(name), text.encode()) for name, text in files.items()],
+        _folder("root", 0o700),
+        _folder("tmp", 0o1777),
+    )
+
+
+def _entry(name: str, *, mode: int = 0o644, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:
+    """Describe a member of a tar; TarInfo's own defaults are root's and of 1970."""
+    entry = tarfile.TarInfo(name)
+    entry.mode, entry.type, entry.linkname = mode, kind, link
+    return entry
+
+
+def _folder(name: str, mode: int = 0o755) -> tuple[tarfile.TarInfo, bytes]:
+    return _entry(name, mode=mode, kind=tarfile.DIRTYPE), b""
+
+
+def _tar(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for entry, content in members:
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def _json(document: Mapping[str, Any]) -> bytes:
+    return json.dumps(document, sort_keys=True).encode()
+
+
+def _digest(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def _descriptor(media_type: str, content: bytes) -> dict[str, Any]:
+    return {"mediaType": media_type, "digest": _digest(content), "size": len(content)}
+
+
+def _push_blob(repository: str, media_type: str, content: bytes) -> dict[str, Any]:
+    """Upload a blob in one piece and return its descriptor."""
+    descriptor = _descriptor(media_type, content)
+    location = _request("POST", f"{repository}/blobs/uploads/")
+    # The registry's address for the upload has a query already, with its state in it.
+    _request("PUT", f"{location}&digest={descriptor['digest']}", content)
+    return descriptor
+
+
+def _push_manifest(repository: str, manifest: Mapping[str, Any], tag: str | None = None) -> dict[str, Any]:
+    """Upload a manifest, under its digest unless a tag is given, and return its descriptor."""
+    content = _json(manifest)
+    descriptor = _descriptor(manifest["mediaType"], content)
+    reference = tag or descriptor["digest"]
+    _request("PUT", f"{repository}/manifests/{reference}", content, manifest["mediaType"])
+    return descriptor
+
+
+def _request(method: str, url: str, body: bytes = b"", media_type: str = "application/octet-stream") -> str:
+    """Send a request to the registry and return the Location that it answers with."""
+    request = urllib.request.Request(url, body, {"Content-Type": media_type}, method=method)
+    # Without a handler for proxies: a loopback address is never to be asked of one.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(request, timeout=30) as answer:
+        return str(answer.headers.get("Location", ""))

@@ -1,0 +1,170 @@
+"""Unpacks Docker's Debian packages into a cache folder, through an apt of its own.
+
+Nothing is installed: the machine's packages, package lists and architectures stay as they are, and
+deleting the cache folder undoes everything.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from debian_machine import CommandFailed, EngineUnavailable, run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Programs that need nothing newer than glibc 2.34, so any suite's run on Debian 12.
+_FROM_SUITE = (
+    "docker.io",
+    "docker-cli",
+    "docker-buildx",
+    "containerd",
+    "docker-registry",
+    "qemu-user",
+    "busybox-static",
+    "busybox-static:arm64",
+)
+# These follow the C library, so they come from the release that the machine runs.
+_FROM_MACHINE = ("runc", "tini")
+# Part of the cache folder's name: to be raised when the lists above change.
+_REVISION = 1
+
+_APT = Path("/etc/apt")
+_RELEASE = Path("/etc/os-release")
+_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+
+
+def cache_folder() -> Path:
+    """Return the folder for what may be deleted at any time: `prefect-docker-attest` in XDG's."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "prefect-docker-attest"
+
+
+def unpacked(suite: str) -> Path:
+    """Return the folder with the suite's packages, `amd64/usr/bin` and so on; fetch them if need be.
+
+    The caller sees to it that no two processes do this at once.
+
+    Args:
+        suite: a suite of Debian's archive that has Docker, such as `trixie` or `sid`.
+
+    Raises:
+        EngineUnavailable: apt cannot get at the packages.
+    """
+    mirror = _mirror()
+    folder = cache_folder() / f"{suite}-on-{mirror.suite}-{_REVISION}"
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # A folder under its final name is complete: whoever is killed half-way leaves a .part behind.
+    for stale in folder.parent.glob("*.part"):
+        shutil.rmtree(stale)
+    part = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", suffix=".part", dir=folder.parent))
+    try:
+        _fetch(mirror, suite, part)
+        part.rename(folder)
+    except CommandFailed as error:
+        raise EngineUnavailable(
+            f"cannot get Docker's packages of {suite} from {mirror.uri}, where apt gets those of "
+            f"{mirror.suite}: {error}; see that `apt-get update` works here and the suite is there"
+        ) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return folder
+
+
+@dataclass(frozen=True)
+class _Mirror:
+    """The archive that the machine's own apt uses."""
+
+    uri: str
+    suite: str
+    keyring: str
+
+
+def _fetch(mirror: _Mirror, suite: str, folder: Path) -> None:
+    """Download all packages and unpack them below `folder`, one folder an architecture."""
+    apt = folder / "apt"
+    (apt / "lists" / "partial").mkdir(parents=True)
+    signed_by = f" signed-by={mirror.keyring}" if mirror.keyring else ""
+    sources = {f"deb [arch=amd64,arm64{signed_by}] {mirror.uri} {suite} main"}
+    if mirror.suite != suite:
+        sources.add(f"deb [arch=amd64{signed_by}] {mirror.uri} {mirror.suite} main")
+    (apt / "sources.list").write_text("\n".join(sources))
+    settings = {
+        "Dir::Etc::sourcelist": apt / "sources.list",
+        "Dir::Etc::sourceparts": "/dev/null",
+        # The machine's pins are about what it installs.
+        "Dir::Etc::preferences": "/dev/null",
+        "Dir::Etc::preferencesparts": "/dev/null",
+        "Dir::State::Lists": apt / "lists",
+        "Dir::Cache": apt,
+        "APT::Architectures": "amd64,arm64",
+        "APT::Sandbox::User": "root",
+        "Acquire::Languages": "none",
+        "Acquire::Retries": "3",
+    }
+    configuration = apt / "apt.conf"
+    configuration.write_text("".join(f'{name} "{value}";\n' for name, value in settings.items()))
+    # Read after the machine's own configuration, of which proxies and credentials are wanted.
+    apt_get = ["apt-get", "-qq", f"--config-file={configuration}"]
+    run([*apt_get, "update"])
+    wanted = [f"{name}/{suite}" for name in _FROM_SUITE]
+    wanted += [f"{name}/{mirror.suite}" for name in _FROM_MACHINE]
+    run([*apt_get, "download", *wanted], folder=apt)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda deb: _unpack(deb, folder), apt.glob("*.deb")))
+    shutil.rmtree(apt)
+    for emulator in (folder / "amd64" / "usr" / "bin").glob("qemu-*"):
+        if emulator.name != "qemu-aarch64":
+            emulator.unlink()
+
+
+def _unpack(package: Path, folder: Path) -> None:
+    architecture = package.stem.rpartition("_")[2]
+    run(["dpkg", "-x", str(package), str(folder / architecture)])
+
+
+def _mirror() -> _Mirror:
+    """Find where apt gets the machine's own release from."""
+    release = re.search(r"^VERSION_CODENAME=(\S+)", _RELEASE.read_text(), re.MULTILINE)
+    suites = {release[1] if release else "sid", "stable", "testing", "unstable", "sid"}
+    parts = sorted((_APT / "sources.list.d").glob("*"))
+    # Debian's own file first: other vendors name their suites after Debian's too.
+    parts.sort(key=lambda part: part.name != "debian.sources")
+    for source in (_APT / "sources.list", *parts):
+        if source.suffix in (".list", ".sources") and source.is_file():
+            parse = _stanzas if source.suffix == ".sources" else _lines
+            for uri, suite, components, keyring in parse(source.read_text()):
+                if suite in suites and "main" in components:
+                    default = str(_KEYRING) if _KEYRING.exists() else ""
+                    return _Mirror(uri, suite, keyring if os.path.isfile(keyring) else default)
+    raise EngineUnavailable(
+        f"no Debian mirror in {_APT}/sources.list or {_APT}/sources.list.d: packages of the suites "
+        f"{', '.join(sorted(suites))} are looked for there; add one as apt wants it"
+    )
+
+
+def _lines(text: str) -> Iterator[tuple[str, str, list[str], str]]:
+    """Read one-line sources: `deb [signed-by=KEYRING] URI SUITE COMPONENT...`."""
+    for match in re.finditer(r"^deb\s+(?:\[([^]]*)\]\s+)?(\S+)\s+(\S+)\s+(.*)$", text, re.MULTILINE):
+        keyring = re.search(r"signed-by=(\S+)", match[1] or "")
+        yield match[2], match[3], match[4].split(), keyring[1] if keyring else ""
+
+
+def _stanzas(text: str) -> Iterator[tuple[str, str, list[str], str]]:
+    """Read deb822 sources: stanzas of `Field: values`."""
+    for stanza in re.split(r"\n\s*\n", text):
+        fields = dict(re.findall(r"^([A-Za-z-]+):[ \t]*(.*)$", stanza, re.MULTILINE))
+        if "deb" in fields.get("Types", "").split() and fields.get("Enabled", "yes") != "no":
+            for suite in fields.get("Suites", "").split():
+                components = fields.get("Components", "").split()
+                keyring = fields.get("Signed-By", "").strip()
+                yield fields["URIs"].split()[0], suite, components, keyring

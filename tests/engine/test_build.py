@@ -1,0 +1,146 @@
+"""Each way in which Prefect builds an image, on both image stores: what is built, and what callers are told."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import pytest
+from prefect.docker import DockerImage
+from prefect.utilities.dockerutils import IMAGE_LABELS, ImageBuilder, build_image, docker_client
+
+from published import Published
+
+if TYPE_CHECKING:
+    from conftest import Setting
+    from private_docker import Engine, Registry
+
+DOCKERFILE = "FROM busybox\nCOPY . /app/\nRUN echo built on $(uname -m)\n"
+
+
+@pytest.fixture
+def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "Dockerfile").write_text(DOCKERFILE)
+    (tmp_path / "new").write_text(str(uuid4()))  # nothing of the build is cached
+    (tmp_path / "hello.txt").write_text("hello from the context\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def _inspect(name: str) -> dict[str, Any]:
+    with docker_client() as client:
+        found: dict[str, Any] = client.api.inspect_image(name)
+    return found
+
+
+@pytest.mark.usefixtures("switched_on")
+def test_build_image_returns_the_id_that_the_engine_holds_under_the_tag(engine: Engine, context: Path) -> None:
+    output = io.StringIO()
+    image_id = build_image(context, tag="build-image:tagged", stream_progress_to=output)
+
+    assert _inspect("build-image:tagged")["Id"] == image_id
+    assert _inspect(image_id)["Config"]["Labels"] == IMAGE_LABELS
+    shown = output.getvalue()
+    assert "built on x86_64" in shown
+    digest = image_id.removeprefix("sha256:")
+    assert shown.endswith(f"Successfully built {digest[:12]}\nSuccessfully tagged build-image:tagged\n")
+    said = engine.run("docker", "run", "--rm", image_id, "cat", "/app/hello.txt").stdout
+    assert said == "hello from the context\n"
+
+
+@pytest.mark.usefixtures("engine", "switched_on")
+def test_an_image_without_a_tag_is_in_the_engine_under_its_id(context: Path) -> None:
+    image_id = build_image(context)
+
+    assert not _inspect(image_id)["RepoTags"]
+    with docker_client() as client:
+        assert client.images.get(image_id).tag("build-image", tag="by-id")
+    assert _inspect("build-image:by-id")["Id"] == image_id
+
+
+@pytest.mark.usefixtures("engine", "switched_on")
+def test_a_tag_that_another_image_has_moves_to_the_new_one(context: Path) -> None:
+    first = build_image(context, tag="build-image:moving")
+    (context / "hello.txt").write_text("something else")
+    second = build_image(context, tag="build-image:moving")
+
+    assert first != second
+    assert _inspect("build-image:moving")["Id"] == second
+
+
+@pytest.mark.usefixtures("engine", "switched_on")
+def test_images_build_of_docker_py_finds_its_image(context: Path) -> None:
+    with docker_client() as client:
+        image, log = client.images.build(path=str(context), tag="build-image:object")
+    assert image.id == _inspect("build-image:object")["Id"]
+    assert any("built on x86_64" in event.get("stream", "") for event in log)
+
+
+@pytest.mark.usefixtures("engine", "context", "switched_on")
+def test_image_builder_builds_what_it_was_told(tmp_path: Path, engine: Engine) -> None:
+    with ImageBuilder("busybox", base_directory=tmp_path) as builder:
+        builder.copy("hello.txt", "/copied.txt")
+        builder.write_text("written", "/written.txt")
+        image_id = builder.build()
+    said = engine.run("docker", "run", "--rm", image_id, "cat", "/copied.txt", "/written.txt").stdout
+    assert said == "hello from the context\nwritten"
+
+
+@pytest.mark.usefixtures("context", "switched_on")
+@pytest.mark.parametrize("platform", ["linux/amd64", "arm64", None])
+def test_docker_image_is_pushed_as_one_manifest_of_the_platform(
+    engine: Engine, registry: Registry, platform: str | None
+) -> None:
+    options = {} if platform is None else {"platform": platform}
+    name = f"{registry.address}/docker-image-{engine.store}"
+    image = DockerImage(name, tag=(platform or "native").rpartition("/")[2], dockerfile="Dockerfile", **options)
+    image.build()
+    image.push()
+
+    published = Published(image.reference)
+    assert published.is_one_manifest
+    assert all(published.layers_match())
+    assert published.config()["architecture"] == ("arm64" if platform == "arm64" else "amd64")
+
+
+@pytest.mark.usefixtures("engine", "context")
+def test_setting_off_the_classic_builder_builds(setting: Setting) -> None:
+    output = io.StringIO()
+    with setting(False):
+        build_image(Path.cwd(), tag="build-image:classic", stream_progress_to=output)
+    assert "Step 1/" in output.getvalue()
+    assert "buildx" not in output.getvalue()
+
+
+@pytest.mark.usefixtures("engine", "context")
+@pytest.mark.parametrize("option", [{"provenance": False}, {"sbom": False}])
+def test_setting_off_an_image_that_names_an_attestation_is_built_by_buildx(
+    setting: Setting, registry: Registry, option: dict[str, bool]
+) -> None:
+    # sbom=False alone leaves buildx its default provenance.
+    image = DockerImage(f"{registry.address}/per-image", tag="one", dockerfile="Dockerfile", **option)
+    image.stream_progress_to = output = io.StringIO()
+    with setting(False):
+        image.build()
+        image.push()
+    assert "Step 1/" not in output.getvalue()
+    assert Published(image.reference).is_one_manifest or "sbom" in option
+
+
+@pytest.mark.usefixtures("engine")
+def test_setting_off_no_attestation_named_means_docker_py_is_called_untouched(
+    setting: Setting, context: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[Any, ...]] = []
+
+    def build(_api: object, *args: object, **kwargs: object) -> list[dict[str, Any]]:
+        calls.append((args, kwargs))
+        return [{"aux": {"ID": "sha256:what docker-py said"}}]
+
+    monkeypatch.setattr("docker.api.build.BuildApiMixin.build", build)
+    with setting(False):
+        assert build_image(context, tag="x:y", nocache=True, no_such_option=1) == "sha256:what docker-py said"
+    expected = {"path": str(context), "tag": "x:y", "dockerfile": "Dockerfile", "pull": False, "decode": True}
+    assert calls == [((), {**expected, "labels": IMAGE_LABELS, "platform": None, "nocache": True, "no_such_option": 1})]

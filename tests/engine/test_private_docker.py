@@ -1,0 +1,241 @@
+"""The tests' own engines: each store is what it says, arm64 runs, and nothing stays behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import debian_machine
+import debian_packages
+import private_docker as module
+from private_docker import Engine, EngineUnavailable, PrivateDocker
+
+_TESTS = Path(module.__file__).parent
+
+
+def test_each_engine_has_the_store_it_is_named_after(private_docker: PrivateDocker) -> None:
+    status = {
+        store: json.loads(engine.run("docker", "info", "--format={{json .DriverStatus}}").stdout)
+        for store, engine in private_docker.engines.items()
+    }
+    assert ["driver-type", "io.containerd.snapshotter.v1"] in status["containerd"]
+    assert "driver-type" not in dict(status["graphdriver"])
+    assert dict(status["graphdriver"])["Backing Filesystem"]
+
+
+def test_versions_are_those_of_the_programs(private_docker: PrivateDocker) -> None:
+    for engine in private_docker.engines.values():
+        version = json.loads(engine.run("docker", "version", "--format={{json .}}").stdout)
+        assert version["Client"]["Version"] == version["Server"]["Version"] == private_docker.docker_version
+        assert private_docker.buildx_version in engine.run("docker", "buildx", "version").stdout
+
+
+@pytest.mark.parametrize(("platform", "machine"), [("linux/amd64", "x86_64"), ("linux/arm64", "aarch64")])
+def test_containers_run_on_both_platforms(engine: Engine, platform: str, machine: str) -> None:
+    assert (
+        engine.run("docker", "run", "--rm", "--platform", platform, "busybox", "uname", "-m").stdout == f"{machine}\n"
+    )
+
+
+@pytest.mark.parametrize(("platform", "machine"), [("linux/amd64", "x86_64"), ("linux/arm64", "aarch64")])
+def test_buildx_builds(engine: Engine, tmp_path: Path, platform: str, machine: str) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM busybox\nCOPY . /context/\nRUN uname -m > /machine\n")
+    image = f"test-private-docker-{machine}"
+    try:
+        engine.run("docker", "buildx", "build", f"--platform={platform}", f"--tag={image}", "--load", str(tmp_path))
+        run = engine.run(
+            "docker", "run", "--rm", f"--platform={platform}", image, "cat", "/machine", "/context/Dockerfile"
+        )
+        assert run.stdout.startswith(f"{machine}\nFROM busybox")
+    finally:
+        engine.run("docker", "image", "rm", "--force", image)
+
+
+def test_containers_of_one_network_reach_each_other(engine: Engine) -> None:
+    network = engine.run("docker", "network", "create", "test-private-docker").stdout.strip()
+    try:
+        serve = ["docker", "run", "--rm", "--detach", f"--network={network}", "busybox"]
+        server = engine.run(*serve, "httpd", "-f", "-p", "8000", "-h", "/etc").stdout.strip()
+        address = "--format={{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+        url = f"http://{engine.run('docker', 'inspect', address, server).stdout.strip()}:8000/os-release"
+        client = ["docker", "run", "--rm", f"--network={network}", "busybox"]
+        assert "busybox" in engine.run(*client, "wget", "-q", "-O", "-", url).stdout
+        engine.run("docker", "kill", server)
+    finally:
+        engine.run("docker", "network", "rm", "--force", network)
+
+
+def test_base_image_is_what_shows_the_corruption(private_docker: PrivateDocker) -> None:
+    """An index of two platforms with as many layers each, none of them the same."""
+    url = f"http://{private_docker.registry.address}/v2/library/busybox"
+    index = _get(f"{url}/manifests/latest")
+    manifests = {
+        entry["platform"]["architecture"]: _get(f"{url}/manifests/{entry['digest']}") for entry in index["manifests"]
+    }
+    layers = {name: {layer["digest"] for layer in each["layers"]} for name, each in manifests.items()}
+    assert {name: len(digests) for name, digests in layers.items()} == {"amd64": 2, "arm64": 2}
+    assert not layers["amd64"] & layers["arm64"]
+
+
+def test_containerd_pulls_from_the_registry(engine: Engine, private_docker: PrivateDocker) -> None:
+    """The strictest puller at hand accepts the base image."""
+    image = f"{private_docker.registry.address}/library/busybox:latest"
+    namespace = "--namespace=test-private-docker"
+    engine.ctr(namespace, "images", "pull", "--plain-http", "--platform=linux/arm64", image)
+    assert image in engine.ctr(namespace, "images", "ls", "--quiet").stdout
+    engine.ctr(namespace, "images", "rm", image)
+    refused = engine.ctr(namespace, "images", "pull", "--plain-http", f"{image}-not-there", check=False)
+    assert refused.returncode
+    assert "not found" in refused.stderr
+
+
+def test_nothing_is_left_of_a_second_instance(private_docker: PrivateDocker) -> None:
+    before = _traces()
+    with module.start() as second:
+        assert not {second.registry.address} & {private_docker.registry.address}
+        for engine in second.engines.values():
+            engine.run("docker", "network", "create", "left")
+            engine.run("docker", "volume", "create", "left")
+            engine.run("docker", "run", "--detach", "--network=left", "--publish=80", "busybox", "sleep", "1000")
+            engine.run(
+                "docker", "run", "--detach", "--platform=linux/arm64", "--restart=always", "busybox", "sleep", "9"
+            )
+        assert len(_traces()) > len(before)
+    assert not second.folder.exists()
+    assert _settled(before) == before
+    second.stop()
+    for engine in private_docker.engines.values():
+        output = engine.run("docker", "run", "--rm", "--platform=linux/arm64", "busybox", "uname", "-m").stdout
+        assert output == "aarch64\n", "the first instance is not what it was"
+
+
+def test_start_that_fails_leaves_nothing(private_docker: PrivateDocker, monkeypatch: pytest.MonkeyPatch) -> None:
+    del private_docker
+    before = _traces()
+    command = module._dockerd_command
+    monkeypatch.setattr(module, "_dockerd_command", lambda *arguments: [*command(*arguments), "--no-such-option"])
+    with pytest.raises(
+        EngineUnavailable, match=r"(?s)dockerd \(graphdriver\) ended with .*unknown flag: --no-such-opt"
+    ):
+        module.start()
+    assert _settled(before) == before
+
+
+def test_killed_owner_takes_its_daemons_along(private_docker: PrivateDocker) -> None:
+    """And the next start removes the rest."""
+    del private_docker
+    before = _traces()
+    script = "import os, private_docker; private_docker.start(stores=['graphdriver']); os.kill(os.getpid(), 9)"
+    killed = subprocess.run([sys.executable, "-c", script], cwd=_TESTS, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    # What is tied to no process stays: bridge, emulation, folder.
+    left = {kind for kind in ("link", "emulation", "folder") if _of_kind(kind, _traces() - before)}
+    assert left == {"link", "emulation", "folder"}
+    end = time.monotonic() + 5
+    while processes := _of_kind("process", _traces() - before):
+        assert time.monotonic() < end, processes
+    module.start(stores=["containerd"]).stop()
+    assert _settled(before) == before
+
+
+def test_command_line(private_docker: PrivateDocker) -> None:
+    del private_docker
+    before = _traces()
+    command = [sys.executable, str(_TESTS / "private_docker.py")]
+    if "detached" in debian_machine.run([*command, "status"]).stdout:
+        pytest.skip("somebody has engines up that `stop` would stop")
+    shell = 'eval "$("$@" start --store graphdriver)" && docker info --format={{.Driver}} && echo $REGISTRY'
+    try:
+        first = debian_machine.run(["sh", "-c", shell, "sh", *command]).stdout.split()
+        assert first[0] == "overlay2"
+        assert first[1].startswith("127.0.0.1:")
+        again = debian_machine.run(["sh", "-c", shell, "sh", *command]).stdout.split()
+        assert again == first, "started twice"
+    finally:
+        debian_machine.run([*command, "stop"])
+    assert _settled(before) == before
+
+
+def test_without_root_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(EngineUnavailable, match="private engines need root"):
+        module.start()
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("sources.list", "# deb http://no/debian bookworm main\ndeb http://yes/debian bookworm main contrib\n"),
+        (
+            "sources.list",
+            "deb http://no/x bookworm-security main\ndeb [arch=amd64 trusted=yes] http://yes/debian bookworm main",
+        ),
+        (
+            "sources.list.d/debian.sources",
+            "Types: deb\n# a comment\nURIs: http://yes/debian\nSuites: bookworm bookworm-updates\nComponents: main\n\n"
+            "Types: deb\nURIs: http://no/debian-security\nSuites: bookworm-security\nComponents: main\n",
+        ),
+        (
+            "sources.list.d/debian.sources",
+            "Types: deb deb-src\nURIs: http://yes/debian\nSuites: stable\nComponents: main\n",
+        ),
+    ],
+)
+def test_mirror_is_apts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, text: str) -> None:
+    (tmp_path / "sources.list.d").mkdir()
+    # Vendors name their suites after Debian's.
+    (tmp_path / "sources.list.d" / "a-vendor.list").write_text("deb http://no/vendor bookworm main\n")
+    (tmp_path / file).write_text(text)
+    release = tmp_path / "os-release"
+    release.write_text("ID=debian\nVERSION_CODENAME=bookworm\n")
+    monkeypatch.setattr(debian_packages, "_APT", tmp_path)
+    monkeypatch.setattr(debian_packages, "_RELEASE", release)
+    assert debian_packages._mirror().uri == "http://yes/debian"
+
+
+def _get(url: str) -> Any:
+    types = ["application/vnd.oci.image.index.v1+json", "application/vnd.oci.image.manifest.v1+json"]
+    request = urllib.request.Request(url, headers={"Accept": ", ".join(types)})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.load(answer)
+
+
+def _traces() -> set[str]:
+    """Return all that engines leave on a machine, and that other tests meanwhile do not."""
+    commands = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
+    ours = [os.fsdecode(command) for command in commands if re.search(rb"dockerd|containerd|docker-", command)]
+    return {
+        *(f"process {command}" for command in ours),
+        *(f"link {link.name}" for link in Path("/sys/class/net").iterdir()),
+        *(f"mount {line.split()[4]}" for line in Path("/proc/self/mountinfo").read_text().splitlines()),
+        *(f"emulation {entry}" for entry in Path("/proc/sys/fs/binfmt_misc").iterdir()),
+        *(f"group {group}" for group in Path("/sys/fs/cgroup").glob("**/prefect-docker-attest-*")),
+        *(f"folder {folder}" for base in ("/var/lib", "/tmp", "/run", "/opt") for folder in _listing(base)),
+        f"forwarding {Path('/proc/sys/net/ipv4/ip_forward').read_text()}",
+    }
+
+
+def _listing(base: str) -> list[Path]:
+    return [path for path in Path(base).iterdir() if re.search("docker|containerd|runc", path.name)]
+
+
+def _of_kind(kind: str, traces: set[str]) -> list[str]:
+    return [trace for trace in traces if trace.startswith(f"{kind} ")]
+
+
+def _settled(expected: set[str]) -> set[str]:
+    """Return the traces once they are the expected ones, or after the time that the kernel may take for a link."""
+    end = time.monotonic() + 5
+    while (traces := _traces()) != expected and time.monotonic() < end:
+        time.sleep(0.1)
+    return traces
