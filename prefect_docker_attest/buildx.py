@@ -137,8 +137,8 @@ class Build:
             )
 
 
-def ask(docker: Sequence[str], *words: str) -> subprocess.CompletedProcess[str]:
-    """A short question to the docker CLI; an answer that does not come within 10 s is exit code 124."""
+def ask(docker: Sequence[str], *words: str, seconds: float = 10) -> subprocess.CompletedProcess[str]:
+    """A short question to the docker CLI; an answer that does not come in time is exit code 124."""
     try:
         return subprocess.run(
             [*docker, *words],
@@ -146,11 +146,11 @@ def ask(docker: Sequence[str], *words: str) -> subprocess.CompletedProcess[str]:
             text=True,
             errors="replace",
             stdin=subprocess.DEVNULL,
-            timeout=10,
+            timeout=seconds,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return subprocess.CompletedProcess(words, 124, "", "no answer within 10 seconds")
+        return subprocess.CompletedProcess(words, 124, "", f"no answer within {seconds:g} seconds")
 
 
 def buildx_version(docker: Sequence[str] = ("docker",)) -> tuple[int, ...] | None:
@@ -163,7 +163,7 @@ def buildx_version(docker: Sequence[str] = ("docker",)) -> tuple[int, ...] | Non
 def image_is_elsewhere(docker: Sequence[str], engine: str, digests: Sequence[str]) -> str:
     """The message for an image that was built, yet is not in the engine that it was built for."""
     inspected = ask(docker, "buildx", "inspect").stdout
-    builder = " ".join(line.strip() for line in inspected.splitlines() if line.startswith(("Name:", "Driver:")))
+    builder = ", ".join(" ".join(line.split()) for line in inspected.splitlines() if line.startswith(("Name:", "Driver:")))
     return (
         f"The build succeeded, but the Docker Engine of {engine} does not hold its image "
         f"({', '.join(digests) or 'no id'}). The builder is [{builder}]. Use one that loads into this engine "

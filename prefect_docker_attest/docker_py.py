@@ -114,7 +114,13 @@ def _image_in_engine(api: APIClient, metadata: buildx.Metadata) -> str:
         with contextlib.suppress(docker.errors.NotFound):
             image: dict[str, Any] = api.inspect_image(digest)  # type: ignore[no-untyped-call]
             return str(image["Id"])
-    raise errors.BuildFailed(buildx.image_is_elsewhere(cli(), f"docker-py's client ({api.base_url})", digests))
+    raise errors.BuildFailed(buildx.image_is_elsewhere(cli(), f"docker-py's client ({_address(api)})", digests))
+
+
+def _address(api: APIClient) -> str:
+    # To docker-py a socket's address is http+docker://localhost, which tells a user nothing.
+    socket = getattr(getattr(api, "_custom_adapter", None), "socket_path", None)
+    return f"unix://{socket}" if socket else str(api.base_url)
 
 
 def _podman(api: APIClient) -> str:
@@ -126,6 +132,7 @@ def _podman(api: APIClient) -> str:
     if not any("Podman" in name for name in components):
         return ""
     return (
-        f"\nThe engine at {api.base_url} is Podman, which has no BuildKit: `docker buildx build` needs Docker Engine, "
-        "or a builder of its own (`docker buildx create --driver docker-container --use`)."
+        f"\nThe engine at {_address(api)} is Podman. It has no BuildKit, so buildx starts one in a container there (image "
+        "moby/buildkit). Where that fails, let DOCKER_HOST or `docker context use` name a Docker Engine, or "
+        "`docker buildx use` a builder elsewhere."
     )
