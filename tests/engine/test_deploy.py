@@ -1,0 +1,145 @@
+"""`flow.deploy` and the steps of a prefect.yaml: from the user's line to one manifest in the registry."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from prefect import flow
+from prefect.docker import DockerImage
+from prefect.testing.utilities import prefect_test_harness
+from prefect_docker.deployments.steps import build_docker_image, push_docker_image
+from prefect_docker.worker import DockerWorker
+
+from published import Published
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from conftest import Setting
+    from private_docker import Engine, Registry
+
+POOL = "docker-pool"
+
+
+@flow
+def hello() -> str:
+    return "hello"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[None]:
+    """A Prefect server of this module's own, with a work pool for Docker."""
+    from prefect import get_client
+    from prefect.client.schemas.actions import WorkPoolCreate
+
+    with prefect_test_harness(server_startup_timeout=120), get_client(sync_client=True) as client:
+        template = DockerWorker.get_default_base_job_template()
+        client.create_work_pool(WorkPoolCreate(name=POOL, type="docker", base_job_template=template))
+        yield
+
+
+@pytest.fixture
+def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "Dockerfile").write_text("FROM busybox\nCOPY . /opt/prefect/\nRUN uname -m\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def _deployed_image(deployment: Any) -> str:
+    from prefect import get_client
+
+    with get_client(sync_client=True) as client:
+        found = client.read_deployment(deployment)
+    image: str = found.job_variables["image"]
+    return image
+
+
+@pytest.mark.usefixtures("server", "context", "switched_on")
+def test_flow_deploy_builds_and_pushes_one_manifest_for_another_platform(engine: Engine, registry: Registry) -> None:
+    name = f"{registry.address}/deployed-{engine.store}"
+    deployment = hello.deploy(
+        name="image-object",
+        work_pool_name=POOL,
+        image=DockerImage(name, tag="v1", dockerfile="Dockerfile", platform="linux/arm64"),
+        print_next_steps=False,
+    )
+    assert _deployed_image(deployment) == f"{name}:v1"
+    published = Published(f"{name}:v1")
+    assert published.is_one_manifest
+    assert published.config()["architecture"] == "arm64"
+    assert all(published.layers_match())
+
+
+@pytest.mark.usefixtures("server", "context", "switched_on")
+def test_flow_deploy_takes_an_image_by_name_with_the_generated_dockerfile(
+    engine: Engine, registry: Registry, context: Path
+) -> None:
+    # Prefect generates the Dockerfile then; its base image is looked up in the engine's mirror.
+    from prefect.utilities.dockerutils import get_prefect_image_name
+
+    (context / "Dockerfile").unlink()
+    base = get_prefect_image_name()
+    mirrored = f"{registry.address}/{base}"
+    engine.run("docker", "pull", "busybox")
+    engine.run("docker", "tag", "busybox", mirrored)
+    engine.run("docker", "push", mirrored)
+    name = f"{registry.address}/deployed-{engine.store}:by-name"
+
+    hello.deploy(name="image-name", work_pool_name=POOL, image=name, print_next_steps=False)
+    published = Published(name)
+    assert published.is_one_manifest
+    assert all(published.layers_match())
+
+
+@pytest.mark.usefixtures("context", "switched_on")
+def test_the_steps_build_tag_and_push_one_manifest(engine: Engine, registry: Registry) -> None:
+    name = f"{registry.address}/steps-{engine.store}"
+    # `amd64` and such, without a system, is how prefect-docker's own documentation writes a platform.
+    built = build_docker_image(name, tag="v1", additional_tags=["v2"], platform="arm64", ignore_cache=True)
+    pushed = push_docker_image(name, tag="v1", additional_tags=["v2"], ignore_cache=True)
+
+    assert (
+        engine.run("docker", "image", "inspect", "--format={{.Id}}", f"{name}:v2").stdout.strip() == built["image_id"]
+    )
+    assert pushed["image"] == f"{name}:v1"
+    for tag in ("v1", "v2"):
+        published = Published(f"{name}:{tag}")
+        assert published.is_one_manifest
+        assert published.config()["architecture"] == "arm64"
+
+
+@pytest.mark.usefixtures("context")
+def test_a_step_that_says_provenance_false_needs_no_setting(
+    containerd_engine: Engine, registry: Registry, setting: Setting, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = f"{registry.address}/steps-per-image"
+    with setting(False):
+        build_docker_image(name, tag="v1", provenance=False, sbom=False, ignore_cache=True)
+        push_docker_image(name, tag="v1", ignore_cache=True)
+    assert containerd_engine.host
+    assert "[internal] load build definition" in capsys.readouterr().out
+    assert Published(f"{name}:v1").is_one_manifest
+
+
+def test_the_variable_alone_switches_a_script_that_knows_nothing_of_it(
+    containerd_engine: Engine, registry: Registry, context: Path, tmp_path: Path
+) -> None:
+    script = tmp_path / "deploy.py"
+    script.write_text(
+        "from prefect.docker import DockerImage\n"
+        f"image = DockerImage('{registry.address}/script', tag='v1', dockerfile='Dockerfile', platform='linux/arm64')\n"
+        "image.build()\nimage.push()\n"
+    )
+    environment = {**containerd_engine.environment, "PREFECT_DOCKER_DISABLE_ATTESTATIONS": "true"}
+    ran = subprocess.run(
+        [sys.executable, script], env=environment, cwd=context, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "Successfully built" in ran.stdout
+    published = Published(f"{registry.address}/script:v1")
+    assert published.is_one_manifest
+    assert all(published.layers_match())
