@@ -11,16 +11,16 @@ from prefect_docker_attest import manifest
 from prefect_docker_attest.layers import LayerDamaged, LayerUnverifiable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
-    from rich.progress import Progress
+    from collections.abc import Iterator
 
 Descriptor = dict[str, Any]
 """A content descriptor of the OCI image specification: ``mediaType``, ``digest``, ``size``, ..."""
 
-State = Literal["unchecked", "sound", "corrupt", "unverifiable"]
+State = Literal["corrupt", "unverifiable", "unchecked", "sound"]
+_WORST_FIRST: tuple[State, ...] = ("corrupt", "unverifiable", "unchecked", "sound")
 
-_DEEPEST = 4  # indexes in indexes; more is no image
+LONGEST_DOCUMENT = 8 << 20
+"""Bytes of a manifest or config that are read; registries take 4 MiB."""
 
 
 class ImageError(Exception):
@@ -28,53 +28,35 @@ class ImageError(Exception):
 
 
 class Source(Protocol):
-    """A place that has one image.
-
-    Attributes:
-        name: the place, for people
-    """
+    """A place that has one image; `name` is the place, for people."""
 
     name: str
 
     def root(self) -> tuple[Descriptor, bytes]:
-        """The descriptor that the image's name stands for, and what it describes."""
+        """What the image's name stands for, and its content."""
 
     def read(self, descriptor: Descriptor) -> bytes | None:
         """A manifest, an index or a config; ``None`` where this place does not have it."""
 
-    def diff_id(self, descriptor: Descriptor, advance: Callable[[int], object]) -> str:
+    def diff_id(self, layer: Descriptor) -> str:
         """What `layers.diff_id` says of a layer, or raises."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer of an image.
-
-    Attributes:
-        diff_id: the digest of its tar, as the image's config has it
-        state: whether that is true
-        detail: why it is not
-    """
+    """A layer; `diff_id` is what the image's config says of it, `detail` why its state is not sound."""
 
     digest: str
     media_type: str
     size: int
     diff_id: str | None
-    state: State = "unchecked"
-    detail: str = ""
+    state: State
+    detail: str
 
 
 @dataclass(frozen=True)
 class Image:
-    """One platform's image.
-
-    Attributes:
-        platform: ``os/architecture``, of the index or else of the config; ``None`` where neither says
-        size: bytes of config and layers, as they are stored
-        layers: none, where the place does not have this platform
-        state: of all layers together
-        detail: why it is not sound
-    """
+    """One platform's image; `size` is that of config and layers as stored, `detail` says why its state is not sound."""
 
     digest: str
     media_type: str
@@ -87,16 +69,10 @@ class Image:
 
 @dataclass(frozen=True)
 class Attestation:
-    """An attestation manifest.
-
-    Attributes:
-        image: the digest of the image that it speaks of, with its platform
-        predicate_types: what it attests; none where the place does not have it
-    """
+    """An attestation manifest, with the image that it speaks of; no predicate types where its content is not there."""
 
     digest: str
     media_type: str
-    size: int
     image: str | None
     platform: str | None
     predicate_types: tuple[str, ...]
@@ -104,13 +80,7 @@ class Attestation:
 
 @dataclass(frozen=True)
 class Inspection:
-    """All that was found.
-
-    Attributes:
-        source: the place where it was found
-        media_type: of what the image's name stands for: a manifest, or an index
-        others: digests of an index's entries that are neither image nor attestation
-    """
+    """All that was found; `others` are an index's entries that are neither image nor attestation."""
 
     reference: str
     source: str
@@ -119,180 +89,131 @@ class Inspection:
     images: tuple[Image, ...]
     attestations: tuple[Attestation, ...]
     others: tuple[str, ...]
-
-    @property
-    def state(self) -> State:
-        """The worst of the images' states."""
-        return _worst([image.state for image in self.images])
+    state: State
 
 
-def inspect_image(source: Source, reference: str, *, verify_layers: bool, progress: Progress) -> Inspection:
+def inspect_image(source: Source, reference: str, *, verify_layers: bool) -> Inspection:
     """Inspect one image.
 
     Args:
         source: where the image is
         reference: the image's name, as its user wrote it
         verify_layers: read every layer, and compare it with what the config says of it
-        progress: shows how far the layers are
 
     Raises:
-        ImageError: there is no such image, or it cannot be read
+        ImageError: it cannot be read, or is no image
     """
-    root, content = source.root()
-    entries = list(_leaves(source, root, content))
-    described: list[tuple[Descriptor, dict[str, Any], dict[str, Any]]] = []
-    attestations, others = [], []
-    for descriptor, document, attests in entries:
-        config = (document or {}).get("config") or {}
-        if attests:
-            attestations.append((descriptor, document))
-        elif document is None and descriptor["mediaType"] in manifest.MANIFEST_KINDS:
-            described.append((descriptor, {}, {}))
-        elif document is not None and config.get("mediaType") in manifest.CONFIG_MEDIA_TYPES:
-            described.append((descriptor, document, _document(source.read(config), "config") or {}))
-        elif descriptor is root:
-            kind = (document or {}).get("artifactType") or config.get("mediaType") or descriptor["mediaType"]
-            raise ImageError(f"{reference} is not a container image: it is a {kind}.")
-        else:
-            others.append(descriptor["digest"])
-    check = _checker(source, [document for _, document, _ in described], progress) if verify_layers else None
-    images = tuple(_image(descriptor, document, config, check) for descriptor, document, config in described)
-    platforms = {image.digest: image.platform for image in images}
-    return Inspection(
-        reference,
-        source.name,
-        root["digest"],
-        root["mediaType"],
-        images,
-        tuple(_attestation(descriptor, document, platforms) for descriptor, document in attestations),
-        tuple(others),
-    )
+    try:
+        return _inspected(source, reference, verify_layers=verify_layers)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ImageError(f"{reference} is malformed: a manifest, index or config of it lacks {error}.") from error
 
 
 def republishing(inspection: Inspection, name: str, tag: str, *, prefer_index_flag: bool) -> str:
-    """The shell command that gives a tag to an image's manifests alone: one plain manifest, or an index without attestations.
+    """The shell command that gives a tag to an image without its attestations: one plain manifest, or an index of images.
 
     Args:
         inspection: of an image in a registry
         name: the image's name, without tag and digest
         tag: the tag
-        prefer_index_flag: whether buildx can copy a single manifest; without ``--prefer-index=false``, which came with
-            0.15, ``imagetools create`` wraps it into an index again
+        prefer_index_flag: whether ``imagetools create`` has the flag that keeps a single manifest from being wrapped into
+            an index again: buildx 0.13 lacks it, 0.15 has it. ``docker pull`` and ``push`` do without
     """
-    images = [f"{name}@{image.digest}" for image in inspection.images]
-    create = ["docker", "buildx", "imagetools", "create"]
-    if len(images) > 1:
-        return shlex.join([*create, f"--tag={name}:{tag}", *images])
-    if prefer_index_flag:
-        return shlex.join([*create, "--prefer-index=false", f"--tag={name}:{tag}", *images])
-    target = f"{name}:{tag}"
-    steps = (["docker", "pull", *images], ["docker", "tag", *images, target], ["docker", "push", target])
-    return " && ".join(map(shlex.join, steps))
+    images, target = [f"{name}@{image.digest}" for image in inspection.images], f"{name}:{tag}"
+    if len(images) > 1 or prefer_index_flag:
+        flag = ["--prefer-index=false"] if len(images) == 1 else []
+        return shlex.join(["docker", "buildx", "imagetools", "create", *flag, f"--tag={target}", *images])
+    steps = ["pull", *images], ["tag", *images, target], ["push", target]
+    return " && ".join(shlex.join(["docker", *step]) for step in steps)
 
 
-def _worst(states: list[State]) -> State:
-    order: tuple[State, ...] = ("corrupt", "unverifiable", "unchecked", "sound")
-    return min(states, key=order.index, default="unchecked")
-
-
-def _document(content: bytes | None, what: str) -> dict[str, Any] | None:
-    if content is None:
-        return None
-    try:
-        document = json.loads(content)
-    except ValueError:
-        document = None
-    if not isinstance(document, dict):
-        raise ImageError(f"the {what} is no JSON object; it starts with {content[:40]!r}.")
-    return document
+def _inspected(source: Source, reference: str, *, verify_layers: bool) -> Inspection:
+    root, content = source.root()
+    images: list[Image] = []
+    attesting: list[tuple[Descriptor, tuple[str, ...]]] = []
+    others: list[str] = []
+    for descriptor, document in _leaves(source, root, content):
+        config = document.get("config") or {}
+        predicate_types = manifest.predicate_types(document)
+        if predicate_types or manifest.attestations({"manifests": [descriptor]}):
+            attesting.append((descriptor, predicate_types))
+        elif config.get("mediaType") in manifest.CONFIG_MEDIA_TYPES:
+            images.append(_image(source, descriptor, document, verify_layers=verify_layers))
+        elif not document and descriptor["mediaType"] in manifest.MANIFEST_KINDS:
+            images.append(_absent(descriptor))
+        elif descriptor is root:
+            kind = document.get("artifactType") or config.get("mediaType") or root["mediaType"]
+            raise ImageError(f"{reference} is not a container image: it is a {kind}.")
+        else:
+            others.append(descriptor["digest"])
+    platforms = {image.digest: image.platform for image in images}
+    attestations = tuple(
+        Attestation(one["digest"], one["mediaType"], image, platforms.get(image or ""), predicate_types)
+        for one, predicate_types in attesting
+        for image in [manifest.attested_image(one)]
+    )
+    state = _worst([image.state for image in images])
+    return Inspection(
+        reference, source.name, root["digest"], root["mediaType"], tuple(images), attestations, tuple(others), state
+    )
 
 
 def _leaves(
-    source: Source, descriptor: Descriptor, content: bytes | None, depth: int = 0
-) -> Iterator[tuple[Descriptor, dict[str, Any] | None, bool]]:
-    """What is not an index, with its document, and whether an index says that it is an attestation."""
-    document = _document(content, "manifest")
+    source: Source, descriptor: Descriptor, content: bytes | None
+) -> Iterator[tuple[Descriptor, dict[str, Any]]]:
+    """What is no index, with its content, which is empty for what is of unknown type or not there."""
+    try:
+        document: dict[str, Any] = json.loads(content or b"{}")
+    except ValueError as error:
+        raise ImageError(f"{descriptor['digest']} is no JSON document; it starts with {content[:40]!r}.") from error  # type: ignore[index]
     if not manifest.is_index(descriptor["mediaType"]):
-        yield descriptor, document, False
+        yield descriptor, document
         return
-    if depth == _DEEPEST:
-        raise ImageError(f"indexes are nested more than {_DEEPEST} deep, at {descriptor['digest']}.")
-    marked = manifest.attestations(document or {})
-    for entry in (document or {}).get("manifests") or ():
-        known = manifest.is_index(entry["mediaType"]) or entry["mediaType"] in manifest.MANIFEST_KINDS
-        if entry in marked:
-            yield entry, _document(source.read(entry), "attestation manifest"), True
-        elif known:
-            yield from _leaves(source, entry, source.read(entry), depth + 1)
-        else:
-            yield entry, None, False
+    # An index can only name what was there before it: no index is within itself.
+    for entry in document.get("manifests") or ():
+        known = entry["mediaType"] in {**manifest.INDEX_KINDS, **manifest.MANIFEST_KINDS}
+        yield from _leaves(source, entry, source.read(entry) if known else None)
 
 
-def _attestation(
-    descriptor: Descriptor, document: Mapping[str, Any] | None, platforms: Mapping[str, str | None]
-) -> Attestation:
-    image = manifest.attested_image(descriptor)
-    size = sum(layer["size"] for layer in (document or {}).get("layers", ()))
-    types = manifest.predicate_types(document) if document else ()
-    return Attestation(
-        descriptor["digest"], descriptor["mediaType"], size, image, platforms.get(image or ""), tuple(types)
-    )
-
-
-def _image(
-    descriptor: Descriptor,
-    document: Mapping[str, Any],
-    config: Mapping[str, Any],
-    check: Callable[[Descriptor, str | None], Layer] | None,
-) -> Image:
+def _image(source: Source, descriptor: Descriptor, document: dict[str, Any], *, verify_layers: bool) -> Image:
+    config = json.loads(source.read(document["config"]) or b"{}")
     described = document.get("layers") or []
     diff_ids = (config.get("rootfs") or {}).get("diff_ids") or []
-    layers = tuple(
-        check(layer, expected) if check else Layer(layer["digest"], layer["mediaType"], layer["size"], expected)
-        for layer, expected in zip(described, [*diff_ids, *[None] * len(described)], strict=False)
-    )
+    layers = []
+    for layer, expected in zip(described, [*diff_ids, *[None] * len(described)], strict=False):
+        state, detail = _verified(source, layer, expected) if verify_layers else ("unchecked", "")
+        layers.append(Layer(layer["digest"], layer["mediaType"], layer["size"], expected, state, detail))
     state = _worst([layer.state for layer in layers])
-    detail = "; ".join(f"layer {number}: {layer.detail}" for number, layer in enumerate(layers, 1) if layer.detail)
-    if not document:
-        state, detail = "unverifiable", "it is not in this engine"
-    elif len(described) != len(diff_ids):
-        state, detail = "corrupt", f"the manifest has {len(described)} layers, and the config {len(diff_ids)} diff_ids"
+    detail = "; ".join(f"layer {number} {layer.detail}" for number, layer in enumerate(layers, 1) if layer.detail)
+    if len(described) != len(diff_ids):
+        state, detail = "corrupt", f"there are {len(described)} layers, and diff_ids of {len(diff_ids)} in the config"
     return Image(
         descriptor["digest"],
         descriptor["mediaType"],
         manifest.platform_name(descriptor.get("platform")) or manifest.platform_name(config),
-        sum(blob["size"] for blob in (document.get("config"), *described) if blob),
-        layers,
+        sum(blob["size"] for blob in (document["config"], *described)),
+        tuple(layers),
         state,
         detail,
     )
 
 
-def _checker(
-    source: Source, documents: list[dict[str, Any]], progress: Progress
-) -> Callable[[Descriptor, str | None], Layer]:
-    """A function that verifies a layer; one that several platforms share is read once."""
-    sizes = {layer["digest"]: layer["size"] for document in documents for layer in document.get("layers", ())}
-    task = progress.add_task(source.name, total=sum(sizes.values()))
-    seen: dict[str, str | Exception] = {}
+def _absent(descriptor: Descriptor) -> Image:
+    platform = manifest.platform_name(descriptor.get("platform"))
+    return Image(descriptor["digest"], descriptor["mediaType"], platform, 0, (), "unverifiable", "is not here")
 
-    def advance(count: int) -> None:
-        progress.advance(task, count)
 
-    def check(layer: Descriptor, expected: str | None) -> Layer:
-        digest = layer["digest"]
-        if digest not in seen:
-            try:
-                seen[digest] = source.diff_id(layer, advance)
-            except (LayerDamaged, LayerUnverifiable) as reason:
-                seen[digest] = reason
-        found = seen[digest]
-        state: State = "sound"
-        detail = ""
-        if isinstance(found, Exception):
-            state, detail = "corrupt" if isinstance(found, LayerDamaged) else "unverifiable", f"{digest}: {found}"
-        elif found != expected:
-            state, detail = "corrupt", f"its content is {found}, where the config says {expected}"
-        return Layer(digest, layer["mediaType"], layer["size"], expected, state, detail)
+def _verified(source: Source, layer: Descriptor, expected: str | None) -> tuple[State, str]:
+    try:
+        found = source.diff_id(layer)
+    except LayerDamaged as damage:
+        return "corrupt", f"({layer['digest']}) is damaged: {damage}"
+    except LayerUnverifiable as reason:
+        return "unverifiable", f"({layer['digest']}) cannot be verified: {reason}"
+    if found == expected:
+        return "sound", ""
+    return "corrupt", f"holds {found[:19]}, and the config says {(expected or 'nothing')[:19]}"
 
-    return check
+
+def _worst(states: list[State]) -> State:
+    return min(states, key=_WORST_FIRST.index, default="unchecked")

@@ -54,7 +54,8 @@ def attested_image(attestation: Mapping[str, Any]) -> str | None:
 
 def predicate_types(attestation: Mapping[str, Any]) -> tuple[str, ...]:
     """What an attestation's manifest attests: in-toto's predicate types, such as ``https://spdx.dev/Document``."""
-    found = ((layer.get("annotations") or {}).get("in-toto.io/predicate-type") for layer in attestation["layers"])
+    layers = attestation.get("layers") or ()
+    found = ((layer.get("annotations") or {}).get("in-toto.io/predicate-type") for layer in layers)
     return tuple(one for one in found if one)
 
 

@@ -1,11 +1,12 @@
-"""Prefect's `build_backend="buildx"` (3.6.24 and newer) with the setting on: python-on-whales' options, no attestations."""
+"""Prefect's `build_backend="buildx"` (since 3.6.24), setting on: python-on-whales' options, no attestations."""
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import inspect
 import io
 import json
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -14,9 +15,7 @@ from prefect.utilities.dockerutils import BuildError
 
 from published import Published
 
-MODULE = next(
-    (name for name in ("_internal.buildx", "docker._buildx") if importlib.util.find_spec(f"prefect.{name}")), ""
-)
+MODULE = next((name for name in ("_internal.buildx", "docker._buildx") if find_spec(f"prefect.{name}")), "")
 if not MODULE:
     pytest.skip("this Prefect has no build_backend", allow_module_level=True)
 whales = pytest.importorskip("python_on_whales")

@@ -36,7 +36,8 @@ def _failed_run(command: str, printed: str = "text", prefix: str = "") -> list[s
 @pytest.mark.parametrize("prefix", ["", "failed to build: "], ids=["buildx 0.13", "buildx 0.29"])
 def test_a_failed_command_is_named_with_its_step_and_exit_code(prefix: str) -> None:
     assert failure_text(1, _failed_run("pip install x", prefix=prefix), "Dockerfile").splitlines() == [
-        f'ERROR: {prefix}failed to solve: process "/bin/sh -c pip install x" did not complete successfully: exit code: 7',
+        f"ERROR: {prefix}failed to solve: "
+        'process "/bin/sh -c pip install x" did not complete successfully: exit code: 7',
         "Failed step: [2/2] RUN pip install x",
         "The command returned a non-zero code: 7",
     ]
