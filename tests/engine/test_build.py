@@ -73,6 +73,7 @@ def test_a_tag_that_another_image_has_moves_to_the_new_one(context: Path) -> Non
 @pytest.mark.usefixtures("engine", "switched_on")
 def test_images_build_of_docker_py_finds_its_image(context: Path) -> None:
     with docker_client() as client:
+        log: Any
         image, log = client.images.build(path=str(context), tag="build-image:object")
     assert image.id == _inspect("build-image:object")["Id"]
     assert any("built on x86_64" in event.get("stream", "") for event in log)
@@ -93,7 +94,7 @@ def test_image_builder_builds_what_it_was_told(tmp_path: Path, engine: Engine) -
 def test_docker_image_is_pushed_as_one_manifest_of_the_platform(
     engine: Engine, registry: Registry, platform: str | None
 ) -> None:
-    options = {} if platform is None else {"platform": platform}
+    options: dict[str, Any] = {} if platform is None else {"platform": platform}
     name = f"{registry.address}/docker-image-{engine.store}"
     image = DockerImage(name, tag=(platform or "native").rpartition("/")[2], dockerfile="Dockerfile", **options)
     image.build()
@@ -117,7 +118,7 @@ def test_setting_off_the_classic_builder_builds(setting: Setting) -> None:
 @pytest.mark.usefixtures("engine", "context")
 @pytest.mark.parametrize("option", [{"provenance": False}, {"sbom": False}])
 def test_setting_off_an_image_that_names_an_attestation_is_built_by_buildx(
-    setting: Setting, registry: Registry, option: dict[str, bool]
+    setting: Setting, registry: Registry, option: dict[str, Any]
 ) -> None:
     # sbom=False alone leaves buildx its default provenance.
     image = DockerImage(f"{registry.address}/per-image", tag="one", dockerfile="Dockerfile", **option)
