@@ -31,8 +31,7 @@ def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def _inspect(name: str) -> dict[str, Any]:
     with docker_client() as client:
-        found: dict[str, Any] = client.api.inspect_image(name)
-    return found
+        return client.images.get(name).attrs
 
 
 @pytest.mark.usefixtures("switched_on")
