@@ -25,7 +25,9 @@ _RESERVED_NAMES = frozenset(
     "SHELLOPTS NETRC DISPLAY GLIBC_TUNABLES GCONV_PATH HOSTALIASES LOCALDOMAIN RES_OPTIONS SYSTEMROOT COMSPEC PATHEXT "
     "APPDATA LOCALAPPDATA PROGRAMDATA PROGRAMFILES USERPROFILE WINDIR".split()
 )
-_CREDENTIAL = re.compile(r"TOKEN|KEY|SECRET|PASS|CREDENTIAL|AUTH", re.IGNORECASE)
+_CREDENTIAL = re.compile(r"TOKEN|KEY|SECRET|PASS|CREDENTIAL|AUTH(?!OR)", re.IGNORECASE)
+# The docker CLI sets some of these for its plugins.
+_CHANGED_ON_THE_WAY = ("DOCKER_", "OTEL_")
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,15 @@ def prepare(build_args: Mapping[str, str], parent_environment: Mapping[str, str]
 
     Args:
         build_args: values by name
-        parent_environment: what the child inherits; a name that stands there with another value is reserved
+        parent_environment: what the child inherits; a name that stands there with another value is reserved, one with
+            this value is not, whoever reads it
     """
     flags, environment, exposed = [], {}, []
     for name, value in build_args.items():
-        if is_reserved(name) or parent_environment.get(name, value) != value:
+        inherited = parent_environment.get(name)
+        if inherited == value and not name.startswith(_CHANGED_ON_THE_WAY):
+            flags.append(name)
+        elif is_reserved(name) or inherited is not None:
             flags.append(f"{name}={value}")
             if _CREDENTIAL.search(name):
                 exposed.append(name)

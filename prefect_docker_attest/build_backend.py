@@ -1,8 +1,8 @@
 """Prefect's ``build_backend="buildx"`` while the setting is on: one attempt of it, with python-on-whales' option names.
 
 Passing ``provenance=False`` on to python-on-whales would not do: it reads the image's id from buildx's ``--iidfile``,
-which names no image of the engine in just that case, it shows its progress on the terminal alone, and its errors hold no
-word that Prefect's retries look for. Around an attempt, Prefect's own checks, labels and retries stay.
+which names no image of the engine in just that case, it shows its progress on the terminal alone, and its errors hold
+no word that Prefect's retries look for. Around an attempt, Prefect's own checks, labels and retries stay.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from prefect_docker_attest import buildx, errors, manifest, options, settings
+from prefect_docker_attest import buildx, errors, manifest, options, switch
 from prefect_docker_attest.errors import OptionError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def install(module: ModuleType) -> None:
 def _deciding(original: Callable[..., str]) -> Callable[..., str]:
     @functools.wraps(original)
     def _buildx_build_once(*args: Any, **kwargs: Any) -> str:
-        return build(*args, **kwargs) if settings.attestations_disabled() else original(*args, **kwargs)
+        return build(*args, **kwargs) if switch.attestations_disabled() else original(*args, **kwargs)
 
     return _buildx_build_once
 
@@ -145,7 +145,7 @@ _CONVERT: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "network": ("network", lambda value: value and options.text("network", value)),
     "provenance": ("provenance", lambda value: options.attestation("provenance", value)),
     "sbom": ("sbom", lambda value: options.attestation("sbom", value)),
-    "secrets": ("secrets", lambda value: options.texts("secrets", value)),
+    "secrets": ("secrets", options.secrets),
     "ssh": ("ssh", lambda value: options.texts("ssh", value)),
     "target": ("target", lambda value: value and options.text("target", value)),
 }

@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 from prefect_docker_attest import build_args, errors, manifest
 from prefect_docker_attest.options import arguments
 from prefect_docker_attest.process import Command
+from prefect_docker_attest.progress import News
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -92,8 +93,12 @@ class Build:
             except OSError as error:
                 raise errors.BuildFailed(_cannot_start(error)) from error
             tail: deque[str] = deque(maxlen=_KEPT_LINES)
+            starts = True
             for line in command.lines():
-                tail.append(line[:_KEPT_CHARACTERS].rstrip("\r\n"))
+                # What follows the first piece of a long line may begin with anything, as with "ERROR: ".
+                if starts:
+                    tail.append(line[:_KEPT_CHARACTERS].rstrip("\r\n"))
+                starts = line.endswith("\n")
                 yield line
             self._check(command.wait(), list(tail), silent=command.silent)
             self.metadata = json.loads(metadata_file.read_text(encoding="utf-8"))
@@ -120,13 +125,14 @@ class Build:
             environment={**environment, **prepared.environment},
             stdin=self._stdin,
             silence_limit=self._silence_limit,
+            news=News(),
         )
 
     def _check(self, returncode: int, lines: Sequence[str], *, silent: bool) -> None:
         if silent:
             limit = f"{self._silence_limit:g}"
             raise errors.BuildFailed(
-                f"The build was stopped: it printed nothing for {limit} seconds (timeout={limit}). "
+                f"The build was stopped: it printed nothing new for {limit} seconds (timeout={limit}). "
                 "Give a larger timeout, or none."
             )
         if returncode != 0:

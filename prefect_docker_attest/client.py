@@ -77,9 +77,9 @@ def _opening_buildx(original: Callable[..., contextlib.AbstractContextManager[Do
 def _deciding(api: Any, original: Callable[..., Any], builds: contextlib.ExitStack) -> Callable[..., Any]:
     @functools.wraps(original)
     def build(*args: Any, **kwargs: Any) -> Any:
-        from prefect_docker_attest import docker_py_options, settings
+        from prefect_docker_attest import docker_py_options, switch
 
-        disabled = settings.attestations_disabled()
+        disabled = switch.attestations_disabled()
         if not disabled and not docker_py_options.wants_buildx(kwargs):
             return original(*args, **{k: v for k, v in kwargs.items() if k not in docker_py_options.BUILDX_ONLY})
         from prefect_docker_attest import docker_py

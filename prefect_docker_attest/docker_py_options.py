@@ -173,7 +173,7 @@ _CONVERT: dict[str, Callable[[Any], Any]] = {
     "provenance": lambda value: options.attestation("provenance", value),
     "sbom": lambda value: options.attestation("sbom", value),
     "attest": lambda value: options.texts("attest", value),
-    "secrets": lambda value: options.texts("secrets", value),
+    "secrets": options.secrets,
     "ssh": lambda value: options.texts("ssh", value),
     "cache_to": lambda value: options.texts("cache_to", value),
     "build_contexts": lambda value: options.pairs("build_contexts", value),

@@ -27,6 +27,10 @@ INSTALL_BUILDX = (
 )
 
 
+NEVER_SHOWN = frozenset(("buildargs", "build_args", "secrets"))
+"""Options whose values stand in no message: they may be secrets."""
+
+
 class OptionError(BuildError, ValueError):
     """A build option that ``docker buildx build`` cannot carry out as docker-py's build would.
 
@@ -35,12 +39,12 @@ class OptionError(BuildError, ValueError):
 
     Args:
         option: the option's name, as the caller wrote it
-        value: what was given, shown in the message (leave it out where it may be a secret)
+        value: what was given, shown in the message unless the option is one of `NEVER_SHOWN`
         reason: why it cannot be, and what to do instead
     """
 
     def __init__(self, option: str, reason: str, value: object = ...) -> None:
-        seen = option if value is ... else f"{option}={value!r}"
+        seen = option if value is ... or option.partition("[")[0] in NEVER_SHOWN else f"{option}={value!r}"
         super().__init__(f"{seen} cannot be built by docker buildx: {reason}")
 
 
@@ -127,7 +131,12 @@ def failure_text(returncode: int, lines: Sequence[str], dockerfile: str) -> str:
     process = _PROCESS.search(error)
     if process and _PREFECT_READS.search(process["command"]):
         error = f"{error[: process.start()]}process did not complete successfully: {process['how']}"
-    text = [error or f"docker buildx build ended with exit code {returncode} and no error message."]
+    text = [error] if error else []
+    if returncode < 0 or not error:
+        text.append(
+            f"`docker buildx build` was ended from outside (exit code {returncode}): something killed it, the system for "
+            "want of memory perhaps (`dmesg`)."
+        )
     step = _failing_step(lines)
     if step:
         text.append(f"Failed step: {step}")
@@ -168,7 +177,8 @@ def _failing_step(lines: Sequence[str]) -> str:
 def failed_output(lines: Sequence[str]) -> str:
     """What BuildKit repeats of the failing step's output, or ``""``."""
     marks = [number for number, line in enumerate(lines) if line == _SEPARATOR]
-    return "\n".join(lines[marks[-2] + 1 : marks[-1]]) if len(marks) > 1 else ""
+    # The first line between them is the step's.
+    return "\n".join(lines[marks[-2] + 1 : marks[-1]]) if len(marks) > 1 and marks[-1] - marks[-2] > 2 else ""
 
 
 class BuildFailed(BuildError):

@@ -105,19 +105,20 @@ def inspect_image(source: Source, reference: str, *, verify_layers: bool) -> Ins
     """
     try:
         return _inspected(source, reference, verify_layers=verify_layers)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ImageError(f"{reference} is malformed: a manifest, index or config of it lacks {error}.") from error
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ImageError(f"{reference} is no image: its manifests and configs cannot be read ({reason}).") from error
 
 
 def republishing(inspection: Inspection, name: str, tag: str, *, prefer_index_flag: bool) -> str:
-    """The shell command that gives a tag to an image without its attestations: one plain manifest, or an index of images.
+    """The shell command that gives a tag to an image without its attestations: a plain manifest, or an index of them.
 
     Args:
         inspection: of an image in a registry
         name: the image's name, without tag and digest
         tag: the tag
-        prefer_index_flag: whether ``imagetools create`` has the flag that keeps a single manifest from being wrapped into
-            an index again: buildx 0.13 lacks it, 0.15 has it. ``docker pull`` and ``push`` do without
+        prefer_index_flag: whether ``imagetools create`` has it: buildx 0.13 lacks it, 0.15 has it. Without it a single
+            manifest is wrapped into an index again, and the engine does it in place of buildx
     """
     images, target = [f"{name}@{image.digest}" for image in inspection.images], f"{name}:{tag}"
     if len(images) > 1 or prefer_index_flag:
@@ -137,10 +138,10 @@ def _inspected(source: Source, reference: str, *, verify_layers: bool) -> Inspec
         predicate_types = manifest.predicate_types(document)
         if predicate_types or manifest.attestations({"manifests": [descriptor]}):
             attesting.append((descriptor, predicate_types))
-        elif config.get("mediaType") in manifest.CONFIG_MEDIA_TYPES:
+        elif config.get("mediaType") in manifest.CONFIG_MEDIA_TYPES or (
+            not document and descriptor["mediaType"] in manifest.MANIFEST_KINDS
+        ):
             images.append(_image(source, descriptor, document, verify_layers=verify_layers))
-        elif not document and descriptor["mediaType"] in manifest.MANIFEST_KINDS:
-            images.append(_absent(descriptor))
         elif descriptor is root:
             kind = document.get("artifactType") or config.get("mediaType") or root["mediaType"]
             raise ImageError(f"{reference} is not a container image: it is a {kind}.")
@@ -162,10 +163,7 @@ def _leaves(
     source: Source, descriptor: Descriptor, content: bytes | None
 ) -> Iterator[tuple[Descriptor, dict[str, Any]]]:
     """What is no index, with its content, which is empty for what is of unknown type or not there."""
-    try:
-        document: dict[str, Any] = json.loads(content or b"{}")
-    except ValueError as error:
-        raise ImageError(f"{descriptor['digest']} is no JSON document; it starts with {content[:40]!r}.") from error  # type: ignore[index]
+    document: dict[str, Any] = json.loads(content or b"{}")
     if not manifest.is_index(descriptor["mediaType"]):
         yield descriptor, document
         return
@@ -176,40 +174,40 @@ def _leaves(
 
 
 def _image(source: Source, descriptor: Descriptor, document: dict[str, Any], *, verify_layers: bool) -> Image:
-    config = json.loads(source.read(document["config"]) or b"{}")
+    content = source.read(document["config"]) if document else None
+    config = json.loads(content or b"{}")
     described = document.get("layers") or []
     diff_ids = (config.get("rootfs") or {}).get("diff_ids") or []
     layers = []
     for layer, expected in zip(described, [*diff_ids, *[None] * len(described)], strict=False):
-        state, detail = _verified(source, layer, expected) if verify_layers else ("unchecked", "")
+        state, detail = _verified(source, layer, expected) if verify_layers and content else ("unchecked", "")
         layers.append(Layer(layer["digest"], layer["mediaType"], layer["size"], expected, state, detail))
     state = _worst([layer.state for layer in layers])
     detail = "; ".join(f"layer {number} {layer.detail}" for number, layer in enumerate(layers, 1) if layer.detail)
-    if len(described) != len(diff_ids):
+    if content is None:
+        state, detail = "unverifiable", "is not here"
+    elif len(described) != len(diff_ids):
         state, detail = "corrupt", f"there are {len(described)} layers, and diff_ids of {len(diff_ids)} in the config"
     return Image(
         descriptor["digest"],
         descriptor["mediaType"],
         manifest.platform_name(descriptor.get("platform")) or manifest.platform_name(config),
-        sum(blob["size"] for blob in (document["config"], *described)),
+        sum(blob["size"] for blob in (document.get("config"), *described) if blob),
         tuple(layers),
         state,
         detail,
     )
 
 
-def _absent(descriptor: Descriptor) -> Image:
-    platform = manifest.platform_name(descriptor.get("platform"))
-    return Image(descriptor["digest"], descriptor["mediaType"], platform, 0, (), "unverifiable", "is not here")
-
-
 def _verified(source: Source, layer: Descriptor, expected: str | None) -> tuple[State, str]:
+    if layer["mediaType"].endswith("+encrypted"):
+        return "unverifiable", "is encrypted"
     try:
         found = source.diff_id(layer)
     except LayerDamaged as damage:
-        return "corrupt", f"({layer['digest']}) is damaged: {damage}"
+        return "corrupt", f"({layer['digest'][:19]}) is damaged: {damage}"
     except LayerUnverifiable as reason:
-        return "unverifiable", f"({layer['digest']}) cannot be verified: {reason}"
+        return "unverifiable", f"({layer['digest'][:19]}) cannot be verified: {reason}"
     if found == expected:
         return "sound", ""
     return "corrupt", f"holds {found[:19]}, and the config says {(expected or 'nothing')[:19]}"

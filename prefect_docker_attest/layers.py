@@ -35,15 +35,15 @@ class Stream(io.RawIOBase):
     """
 
     def __init__(self, pieces: Iterable[bytes]) -> None:
-        self._pieces = iter(pieces)
-        self._rest = b""
+        self._pieces = filter(None, pieces)
+        self._rest = memoryview(b"")
         self.sha256 = hashlib.sha256()
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        self._rest = self._rest or next(self._pieces, b"")
+        self._rest = self._rest or memoryview(next(self._pieces, b""))
         piece, self._rest = self._rest[: len(buffer)], self._rest[len(buffer) :]
         buffer[: len(piece)] = piece
         self.sha256.update(piece)

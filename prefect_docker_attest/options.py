@@ -11,6 +11,8 @@ from typing import Any
 
 from prefect_docker_attest.errors import OptionError
 
+_OF_A_SECRET = frozenset(("type", "id", "src", "source", "env"))
+
 
 @dataclass(frozen=True, kw_only=True)
 class BuildxOptions:
@@ -147,6 +149,23 @@ def texts(option: str, value: object) -> tuple[str, ...]:
 def attributes(option: str, value: Mapping[Any, Any]) -> str:
     """``type=registry,ref=...`` of a mapping, as buildx reads it."""
     return as_csv([f"{text(option, key)}={_scalar(option, one)}" for key, one in value.items()])
+
+
+def secrets(value: object) -> tuple[str, ...]:
+    """The secrets of a build: where each is, never what it is.
+
+    Raises:
+        OptionError: one says something else than where it is. It does not reach the command line.
+    """
+    found = texts("secrets", value)
+    for one in found:
+        fields = [each.partition("=") for each in next(csv.reader([one]), [])]
+        if not all(equals and name.strip().lower() in _OF_A_SECRET for name, equals, _ in fields):
+            raise OptionError(
+                "secrets",
+                "each is a text that says where the secret is: 'id=NAME,env=VARIABLE' or 'id=NAME,src=FILE'",
+            )
+    return found
 
 
 def pairs(option: str, value: object) -> dict[str, str]:

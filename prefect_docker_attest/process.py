@@ -12,7 +12,7 @@ import time
 from typing import IO, TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import TracebackType
 
     from typing_extensions import Self
@@ -33,7 +33,8 @@ class Command:
         argv: the program and its arguments
         environment: the whole environment of the child
         stdin: a file that is the child's standard input; none at all without it
-        silence_limit: seconds without a line, while one is waited for, after which the child is stopped
+        silence_limit: seconds without news, while a line is waited for, after which the child is stopped
+        news: whether a line, or a piece of one, is news: a sign that the child gets on
 
     Attributes:
         silent: whether `silence_limit` was passed
@@ -49,11 +50,13 @@ class Command:
         environment: Mapping[str, str],
         stdin: IO[bytes] | None = None,
         silence_limit: float | None = None,
+        news: Callable[[str], bool] = lambda _line: True,
     ) -> None:
         self._argv = argv
         self._environment = environment
         self._stdin = stdin
         self._silence_limit = silence_limit
+        self._news = news
         self._waiting_since: float | None = None
         self._over = threading.Event()
         self.silent = False
@@ -70,41 +73,56 @@ class Command:
         # Line ends are left as they are: a carriage return is part of what a build prints.
         stdout = cast("IO[bytes]", self._process.stdout)
         self._output = io.TextIOWrapper(stdout, encoding="utf-8", errors="replace", newline="\n")
-        if self._silence_limit is not None:
-            threading.Thread(target=self._watch, args=(self._silence_limit,), daemon=True).start()
+        try:
+            if self._silence_limit is not None:
+                threading.Thread(target=self._watch, args=(self._silence_limit,), daemon=True).start()
+        except BaseException:
+            self._end()
+            raise
         return self
 
     def lines(self) -> Iterator[str]:
         """The output: each line with its end, or pieces of one beyond `LONGEST_PIECE`. Not UTF-8 is replaced."""
+        latest = time.monotonic()
         while True:
-            self._waiting_since = time.monotonic()
+            self._waiting_since = latest
             piece = self._output.readline(LONGEST_PIECE)
             self._waiting_since = None
             if not piece:
                 return
+            came = time.monotonic()
             yield piece
+            # The time that the caller took is none of the child's silence.
+            latest = time.monotonic() if self._news(piece) else latest + (time.monotonic() - came)
 
     def wait(self) -> int:
         """The exit code, once the output has ended; negative for a signal."""
+        self._waiting_since = time.monotonic()
         return self._process.wait()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._end()
+
+    def _end(self) -> None:
         self._over.set()
         process = self._process
-        if process.returncode is None:
-            self._signal(signal.SIGTERM)
-            # A child that is blocked in writing what nobody reads would not hear of its end.
+        try:
+            if process.returncode is None:
+                self._signal(signal.SIGTERM)
+                # A child that is blocked in writing what nobody reads would not hear of its end.
+                self._output.close()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(_GRACE)
+        finally:
+            # Also when a second Ctrl-C cuts the time short that the child was given.
             self._output.close()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(_GRACE)
-        self._output.close()
-        if process.returncode != 0:
-            # The plugin outlives a docker CLI that was killed. Its group's number is not given to another process while
-            # a member is there; where none is, this finds nobody.
-            self._signal(getattr(signal, "SIGKILL", signal.SIGTERM))
-            process.wait()
+            if process.returncode != 0:
+                # The plugin outlives a docker CLI that was killed. Its group's number is not given to another process
+                # while a member is there; where none is, this finds nobody.
+                self._signal(getattr(signal, "SIGKILL", signal.SIGTERM))
+                process.wait()
 
     def _signal(self, number: signal.Signals) -> None:
         try:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 from prefect.settings.base import PrefectBaseSettings, build_settings_config
 from pydantic import BeforeValidator, Field, create_model
 
+from prefect_docker_attest.switch import NAME
+
 if TYPE_CHECKING:
     from types import ModuleType
 
-NAME = "PREFECT_DOCKER_DISABLE_ATTESTATIONS"
-"""The environment variable, and the setting's name in a profile."""
+__all__ = ["NAME", "DockerSettings", "attestations_disabled", "register"]
 
 _PICKLED = "prefect_docker_attest"
 
@@ -42,17 +44,6 @@ class DockerSettings(PrefectBaseSettings):
     disable_attestations: _Switch = Field(default=False, description=_DESCRIPTION)
 
 
-def _with_the_setting(group: type[PrefectBaseSettings]) -> type[PrefectBaseSettings]:
-    extended: type[PrefectBaseSettings] = create_model(
-        group.__name__,
-        __base__=group,
-        __module__=group.__module__,
-        disable_attestations=(_Switch, Field(default=False, description=_DESCRIPTION)),
-    )
-    extended.__qualname__ = group.__qualname__
-    return extended
-
-
 def register(root: ModuleType) -> None:
     """Give Prefect's root settings the field ``docker``, by a subclass of the same name.
 
@@ -68,43 +59,62 @@ def register(root: ModuleType) -> None:
     original: Any = getattr(root, "Settings", None)
     if not (isinstance(original, type) and issubclass(original, PrefectBaseSettings)):
         raise TypeError(f"{root.__name__}.Settings is no PrefectBaseSettings: {original!r}")
-    group: Any = DockerSettings
-    if "docker" in original.model_fields:
-        group = original.model_fields["docker"].annotation
-        if not (isinstance(group, type) and issubclass(group, PrefectBaseSettings)):
-            raise TypeError(f"{root.__name__}.Settings.docker is no group of settings: {group!r}")
-        if "disable_attestations" in group.model_fields:
-            return
-        group = _with_the_setting(group)
+    if "docker" not in original.model_fields:
+        field = Field(default_factory=DockerSettings, description="Settings of image builds")
+        _replace(original, _portable("docker"), docker=(DockerSettings, field))
+        return
+    theirs = original.model_fields["docker"]
+    group: Any = theirs.annotation
+    if not (isinstance(group, type) and issubclass(group, PrefectBaseSettings)):
+        raise TypeError(f"{root.__name__}.Settings.docker is no group of settings: {group!r}")
+    if "disable_attestations" not in group.model_fields:
+        switch = Field(default=False, description=_DESCRIPTION)
+        extended: Any = _replace(group, _portable("disable_attestations"), disable_attestations=(_Switch, switch))
+        _replace(original, docker=(extended, Field(default_factory=extended, description=theirs.description)))
 
-    class Settings(original):  # type: ignore[misc]
-        docker: group = Field(default_factory=group, description="Settings of image builds")
 
-        # A process that lacks this package, a flow run's say, loads Prefect's own class by this
-        # name, and cannot import ours: what is pickled holds nothing but plain data of it.
+def _replace(original: type[PrefectBaseSettings], *mixins: type, **fields: Any) -> type[PrefectBaseSettings]:
+    """Put a subclass with these fields in the place of a class of Prefect's, where pickles look for it too."""
+    extended: type[PrefectBaseSettings] = create_model(
+        original.__name__,
+        __base__=(*mixins, original),
+        __module__=original.__module__,
+        __doc__=original.__doc__,
+        **fields,
+    )
+    setattr(sys.modules[original.__module__], original.__name__, extended)
+    return extended
+
+
+def _portable(name: str) -> type:
+    """A mixin for a class that got a field of this name: what is pickled is of Prefect's own class.
+
+    A process that lacks this package, a flow run's say, loads Prefect's own class by the name that both
+    have, and cannot import ours: what was set of ours is plain data beside what that class knows.
+    """
+
+    class Portable:
         def __getstate__(self) -> dict[Any, Any]:
-            state: dict[Any, Any] = super().__getstate__()
-            fields = dict(state["__dict__"])
-            docker = fields.pop("docker")
-            return {
-                **state,
-                "__dict__": fields,
-                "__pydantic_fields_set__": state["__pydantic_fields_set__"] - {"docker"},
-                _PICKLED: (dict(docker.__dict__), set(docker.model_fields_set)),
-            }
+            parent: Any = super()
+            state = parent.__getstate__()
+            fields, given = dict(state["__dict__"]), state["__pydantic_fields_set__"]
+            ours = fields.pop(name)
+            if isinstance(ours, DockerSettings):
+                pickled = ours.model_dump(exclude_unset=True)
+            else:
+                pickled = {name: ours} if name in given else {}
+            return {**state, "__dict__": fields, "__pydantic_fields_set__": given - {name}, _PICKLED: pickled}
 
         def __setstate__(self, state: dict[Any, Any]) -> None:
-            state = dict(state)
-            pickled = state.pop(_PICKLED, None)
-            super().__setstate__(state)
-            docker = group() if pickled is None else group.model_construct(pickled[1], **pickled[0])
-            self.__dict__["docker"] = docker
-            if docker.model_fields_set:
-                self.__pydantic_fields_set__.add("docker")
+            parent: Any = super()
+            parent.__setstate__(state)
+            pickled = state.get(_PICKLED)
+            ours = DockerSettings() if pickled is None else DockerSettings.model_construct(**pickled)
+            self.__dict__[name] = ours if name == "docker" else ours.disable_attestations
+            if ours.model_fields_set:
+                parent.__pydantic_fields_set__.add(name)
 
-    for name in ("__module__", "__name__", "__qualname__", "__doc__"):
-        setattr(Settings, name, getattr(original, name))
-    root.Settings = Settings  # type: ignore[attr-defined]
+    return Portable
 
 
 def attestations_disabled() -> bool:

@@ -24,6 +24,7 @@ AUTOLOAD = "PREFECT_DOCKER_ATTEST_AUTOLOAD"
 deletes what it does not know from a profile)."""
 
 ROOT_SETTINGS = "prefect.settings.models.root"
+DOCKERUTILS = "prefect.utilities.dockerutils"
 SENTINEL = "PrefectDockerAttestSentinel"
 
 failures: dict[str, Exception] = {}
@@ -56,11 +57,18 @@ def _switch_build_backend(backend: ModuleType) -> None:
         build_backend.install(backend)
 
 
+def _switch_steps(steps: ModuleType) -> None:  # noqa: ARG001
+    # They open their clients themselves: where those could not be switched, they cannot be either.
+    if DOCKERUTILS in failures:
+        raise failures[DOCKERUTILS]
+
+
 HOOKS: dict[str, Callable[[ModuleType], None]] = {
     ROOT_SETTINGS: _register_setting,
-    "prefect.utilities.dockerutils": _switch_docker_client,
+    DOCKERUTILS: _switch_docker_client,
     "prefect._internal.buildx": _switch_build_backend,
     "prefect.docker._buildx": _switch_build_backend,
+    "prefect_docker.deployments.steps": _switch_steps,
 }
 
 
@@ -78,8 +86,8 @@ def activate() -> None:
             break
     else:
         sys.meta_path.insert(0, finder)
-    for name in HOOKS.keys() - {ROOT_SETTINGS}:
-        if name in sys.modules:
+    for name in HOOKS:
+        if name != ROOT_SETTINGS and name in sys.modules:
             run_hook(sys.modules[name])
 
 
@@ -90,7 +98,7 @@ def run_hook(module: ModuleType) -> None:
         failures.pop(module.__name__, None)
     except Exception as error:
         failures[module.__name__] = error
-        for name in ("build_image", "buildx_build_image"):
+        for name in ("build_image", "buildx_build_image", "build_docker_image"):
             if callable(getattr(module, name, None)):
                 setattr(module, name, _refusing(getattr(module, name), error))
 
@@ -100,11 +108,11 @@ def _refusing(build: Callable[..., Any], reason: Exception) -> Callable[..., Any
 
     @functools.wraps(build)
     def refusing(*args: Any, **kwargs: Any) -> Any:
-        from prefect_docker_attest import settings
+        from prefect_docker_attest import switch
 
-        if settings.attestations_disabled():
+        if switch.attestations_disabled():
             raise RuntimeError(
-                f"{settings.NAME} is on, but prefect-docker-attest cannot switch the builds of this version of Prefect "
+                f"{switch.NAME} is on, but prefect-docker-attest cannot switch the builds of this version of Prefect "
                 f"({reason}). Upgrade prefect-docker-attest, or unset the setting and build the image yourself: "
                 "`docker buildx build --provenance=false --sbom=false --push`, with build=False and push=False."
             )
@@ -117,15 +125,16 @@ class _Finder(MetaPathFinder):
     """Finds the modules of `HOOKS` as the other finders do, and has their hook run after them."""
 
     def __init__(self) -> None:
-        # Another package's finder of this kind asks all finders anew, and so this one again.
+        # The modules that a thread is looking up: another package's finder of this kind asks all finders anew,
+        # and so this one again.
         self._asking = threading.local()
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname not in HOOKS or getattr(self._asking, "name", None) == fullname:
+        if fullname not in HOOKS or fullname in (asking := vars(self._asking)):
             return None
-        self._asking.name = fullname
+        asking[fullname] = True
         try:
             for finder in list(sys.meta_path):
                 find_spec = getattr(finder, "find_spec", None)
@@ -138,7 +147,7 @@ class _Finder(MetaPathFinder):
                     return spec
             return None
         finally:
-            self._asking.name = None
+            del asking[fullname]
 
 
 class _Loader(Loader):
@@ -148,6 +157,8 @@ class _Loader(Loader):
         self._loader = loader
 
     def __getattr__(self, name: str) -> Any:
+        if name == "_loader":  # Copying asks an object that has no attributes yet.
+            raise AttributeError(name)
         return getattr(self._loader, name)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:

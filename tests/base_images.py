@@ -1,4 +1,4 @@
-"""Puts a two-platform `busybox` into a registry, over HTTP: no engine is needed for it."""
+"""Puts base images of two platforms into a registry, over HTTP: no engine is needed for it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import json
 import tarfile
 import urllib.error
 import urllib.request
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from debian_machine import run
@@ -21,6 +22,7 @@ _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _INDEX = "application/vnd.oci.image.index.v1+json"
 _CONFIG = "application/vnd.oci.image.config.v1+json"
 _LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
+_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def push_busybox(registry: str, packages: Path) -> str:
@@ -40,37 +42,55 @@ def push_busybox(registry: str, packages: Path) -> str:
         CommandFailed: busybox does not run.
         OSError: the registry cannot be reached, or refuses (`urllib.error.HTTPError`).
     """
-    repository = f"http://{registry}/v2/library/busybox"
     programs = {each: packages / each / "usr/bin/busybox" for each in ("amd64", "arm64")}
     applets = run([str(programs["amd64"]), "--list"]).stdout.split()
     images = []
     for architecture, program in programs.items():
         layers = [_programs_layer(program.read_bytes(), applets), _system_layer(architecture)]
-        platform = {"architecture": architecture, "os": "linux"}
-        if architecture == "arm64":
+        # mtime=0: the same content is the same blob in every run.
+        pairs = [(gzip.compress(layer, 6, mtime=0), _digest(layer)) for layer in layers]
+        images.append(BaseImage(architecture, pairs, {"Cmd": ["sh"]}))
+    return push_index(registry, "library/busybox", "latest", images)
+
+
+@dataclass(frozen=True)
+class BaseImage:
+    """One platform of a base image."""
+
+    architecture: str
+    layers: Sequence[tuple[bytes, str]]
+    """For each, what gzip made of its tar, and the tar's digest."""
+    config: Mapping[str, Any]
+    """As of a Dockerfile: `Env`, `Cmd` and such."""
+
+
+def push_index(registry: str, repository: str, tag: str, images: Sequence[BaseImage]) -> str:
+    """Push an index of these images for Linux, and return its digest.
+
+    Raises:
+        OSError: the registry cannot be reached, or refuses (`urllib.error.HTTPError`).
+    """
+    address = f"http://{registry}/v2/{repository}"
+    manifests = []
+    for image in images:
+        platform = {"architecture": image.architecture, "os": "linux"}
+        if image.architecture == "arm64":
             platform["variant"] = "v8"
-        config = {
+        config: dict[str, Any] = {
             **platform,
-            "config": {
-                "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
-                "Cmd": ["sh"],
-            },
-            "rootfs": {"type": "layers", "diff_ids": [_digest(layer) for layer in layers]},
-            "history": [{"created_by": "busybox-static"}, {"created_by": "system files"}],
+            "config": {**image.config, "Env": [_PATH, *image.config.get("Env", ())]},
+            "rootfs": {"type": "layers", "diff_ids": [digest for _, digest in image.layers]},
+            "history": [{"created_by": f"layer {number}"} for number, _ in enumerate(image.layers)],
         }
         manifest = {
             "schemaVersion": 2,
             "mediaType": _MANIFEST,
-            "config": _push_blob(repository, _CONFIG, _json(config)),
-            "layers": [
-                # mtime=0: the same content is the same blob in every run.
-                _push_blob(repository, _LAYER, gzip.compress(layer, 6, mtime=0))
-                for layer in layers
-            ],
+            "config": _push_blob(address, _CONFIG, _json(config)),
+            "layers": [_push_blob(address, _LAYER, layer) for layer, _ in image.layers],
         }
-        images.append({**_push_manifest(repository, manifest), "platform": platform})
-    index = {"schemaVersion": 2, "mediaType": _INDEX, "manifests": images}
-    return str(_push_manifest(repository, index, "latest")["digest"])
+        manifests.append({**_push_manifest(address, manifest), "platform": platform})
+    index = {"schemaVersion": 2, "mediaType": _INDEX, "manifests": manifests}
+    return str(_push_manifest(address, index, tag)["digest"])
 
 
 def _programs_layer(program: bytes, applets: Sequence[str]) -> bytes:

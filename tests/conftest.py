@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +18,24 @@ import private_docker as machine
 if TYPE_CHECKING:
     from private_docker import Engine, PrivateDocker, Registry
 
+# What tests set for themselves. (pytest-env of 2025, which the matrix meets, cannot unset a variable.)
+for name in ("PREFECT_DOCKER_DISABLE_ATTESTATIONS", "PREFECT_DOCKER_ATTEST_AUTOLOAD"):
+    os.environ.pop(name, None)
+
 Setting = Callable[[bool], AbstractContextManager[Any]]
 """Turns the setting on or off within a ``with``."""
+
+ENGINES = pytest.StashKey[str]()
+"""The versions of the private engines, once they are up."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--suite", default="trixie", help="the suite of Debian that the engines come from: trixie or sid")
+
+
+def pytest_report_header() -> str:
+    names = ("prefect", "prefect-docker", "docker", "pydantic-settings")
+    return ", ".join(f"{name} {version(name)}" for name in names)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -45,7 +58,16 @@ def private_docker(request: pytest.FixtureRequest) -> Iterator[PrivateDocker]:
     if reason:
         missing(reason)
     with machine.start(request.config.getoption("--suite")) as docker:
+        request.config.stash[ENGINES] = (
+            f"Docker {docker.docker_version}, buildx {docker.buildx_version} ({docker.suite})"
+        )
         yield docker
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    # Of a row of the matrix only the suite is known beforehand.
+    if ENGINES in config.stash:
+        terminalreporter.write_line(config.stash[ENGINES])
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ deleting the cache folder undoes everything.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 from debian_machine import CommandFailed, EngineUnavailable, run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
 # Programs that need nothing newer than glibc 2.34, so any suite's run on Debian 12.
 _FROM_SUITE = (
@@ -47,6 +48,24 @@ def cache_folder() -> Path:
     return Path(base) / "prefect-docker-attest"
 
 
+@contextlib.contextmanager
+def new_in_cache(folder: Path) -> Iterator[Path]:
+    """A folder to fill, which is `folder` of the cache when that is done, and gone when it fails.
+
+    The caller sees to it that no two processes do this at once.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # A folder under its final name is complete: whoever is killed half-way leaves a .part behind.
+    for stale in folder.parent.glob("*.part"):
+        shutil.rmtree(stale)
+    part = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", suffix=".part", dir=folder.parent))
+    try:
+        yield part
+        part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
 def unpacked(suite: str) -> Path:
     """Return the folder with the suite's packages, `amd64/usr/bin` and so on; fetch them if need be.
 
@@ -58,64 +77,77 @@ def unpacked(suite: str) -> Path:
     Raises:
         EngineUnavailable: apt cannot get at the packages.
     """
-    mirror = _mirror()
+    mirror = mirror_of_the_machine()
     folder = cache_folder() / f"{suite}-on-{mirror.suite}-{_REVISION}"
     if folder.is_dir():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # A folder under its final name is complete: whoever is killed half-way leaves a .part behind.
-    for stale in folder.parent.glob("*.part"):
-        shutil.rmtree(stale)
-    part = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", suffix=".part", dir=folder.parent))
     try:
-        _fetch(mirror, suite, part)
-        part.rename(folder)
+        with new_in_cache(folder) as part:
+            _fetch(mirror, suite, part)
     except CommandFailed as error:
         raise EngineUnavailable(
             f"cannot get Docker's packages of {suite} from {mirror.uri}, where apt gets those of "
             f"{mirror.suite}: {error}; see that `apt-get update` works here and the suite is there"
         ) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return folder
 
 
 @dataclass(frozen=True)
-class _Mirror:
+class Mirror:
     """The archive that the machine's own apt uses."""
 
     uri: str
     suite: str
     keyring: str
 
+    def source(self, suite: str, architectures: str) -> str:
+        """Return a line for apt about one suite of this archive."""
+        signed_by = f" signed-by={self.keyring}" if self.keyring else ""
+        return f"deb [arch={architectures}{signed_by}] {self.uri} {suite} main"
 
-def _fetch(mirror: _Mirror, suite: str, folder: Path) -> None:
-    """Download all packages and unpack them below `folder`, one folder an architecture."""
-    apt = folder / "apt"
-    (apt / "lists" / "partial").mkdir(parents=True)
-    signed_by = f" signed-by={mirror.keyring}" if mirror.keyring else ""
-    sources = {f"deb [arch=amd64,arm64{signed_by}] {mirror.uri} {suite} main"}
-    if mirror.suite != suite:
-        sources.add(f"deb [arch=amd64{signed_by}] {mirror.uri} {mirror.suite} main")
-    (apt / "sources.list").write_text("\n".join(sources))
-    settings = {
-        "Dir::Etc::sourcelist": apt / "sources.list",
+
+def private_apt(folder: Path, sources: Sequence[str], settings: Mapping[str, str]) -> list[str]:
+    """Return the beginning of commands of an apt that knows these sources alone.
+
+    Args:
+        folder: where it keeps what it fetches.
+        sources: lines as of `Mirror.source`.
+        settings: more of its configuration.
+
+    Raises:
+        CommandFailed: it cannot read the sources' lists.
+    """
+    for name in ("lists/partial", "archives/partial"):
+        (folder / name).mkdir(parents=True)
+    (folder / "sources.list").write_text("\n".join(sources))
+    all_settings = {
+        "Dir::Etc::sourcelist": folder / "sources.list",
         "Dir::Etc::sourceparts": "/dev/null",
         # The machine's pins are about what it installs.
         "Dir::Etc::preferences": "/dev/null",
         "Dir::Etc::preferencesparts": "/dev/null",
-        "Dir::State::Lists": apt / "lists",
-        "Dir::Cache": apt,
-        "APT::Architectures": "amd64,arm64",
+        "Dir::State::Lists": folder / "lists",
+        "Dir::Cache": folder,
         "APT::Sandbox::User": "root",
         "Acquire::Languages": "none",
         "Acquire::Retries": "3",
+        **settings,
     }
-    configuration = apt / "apt.conf"
-    configuration.write_text("".join(f'{name} "{value}";\n' for name, value in settings.items()))
+    configuration = folder / "apt.conf"
+    configuration.write_text("".join(f'{name} "{value}";\n' for name, value in all_settings.items()))
     # Read after the machine's own configuration, of which proxies and credentials are wanted.
     apt_get = ["apt-get", "-qq", f"--config-file={configuration}"]
     run([*apt_get, "update"])
+    return apt_get
+
+
+def _fetch(mirror: Mirror, suite: str, folder: Path) -> None:
+    """Download all packages and unpack them below `folder`, one folder an architecture."""
+    apt = folder / "apt"
+    sources = [mirror.source(suite, "amd64,arm64")]
+    if mirror.suite != suite:
+        sources.append(mirror.source(mirror.suite, "amd64"))
+    apt_get = private_apt(apt, sources, {"APT::Architectures": "amd64,arm64"})
     wanted = [f"{name}/{suite}" for name in _FROM_SUITE]
     wanted += [f"{name}/{mirror.suite}" for name in _FROM_MACHINE]
     run([*apt_get, "download", *wanted], folder=apt)
@@ -132,7 +164,7 @@ def _unpack(package: Path, folder: Path) -> None:
     run(["dpkg", "-x", str(package), str(folder / architecture)])
 
 
-def _mirror() -> _Mirror:
+def mirror_of_the_machine() -> Mirror:
     """Find where apt gets the machine's own release from."""
     release = re.search(r"^VERSION_CODENAME=(\S+)", _RELEASE.read_text(), re.MULTILINE)
     suites = {release[1] if release else "sid", "stable", "testing", "unstable", "sid"}
@@ -145,7 +177,7 @@ def _mirror() -> _Mirror:
             for uri, suite, components, keyring in parse(source.read_text()):
                 if suite in suites and "main" in components:
                     default = str(_KEYRING) if _KEYRING.exists() else ""
-                    return _Mirror(uri, suite, keyring if os.path.isfile(keyring) else default)
+                    return Mirror(uri, suite, keyring if os.path.isfile(keyring) else default)
     raise EngineUnavailable(
         f"no Debian mirror in {_APT}/sources.list or {_APT}/sources.list.d: packages of the suites "
         f"{', '.join(sorted(suites))} are looked for there; add one as apt wants it"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import importlib
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from prefect import flow
 from prefect.docker import DockerImage
 from prefect.testing.utilities import prefect_test_harness
 from prefect_docker.deployments.steps import build_docker_image, push_docker_image
@@ -25,28 +26,38 @@ if TYPE_CHECKING:
 POOL = "docker-pool"
 
 
-@flow
-def hello() -> str:
-    return "hello"
-
-
 @pytest.fixture(scope="module")
 def server() -> Iterator[None]:
     """A Prefect server of this module's own, with a work pool for Docker."""
     from prefect import get_client
     from prefect.client.schemas.actions import WorkPoolCreate
 
-    with prefect_test_harness(server_startup_timeout=120), get_client(sync_client=True) as client:
+    async def create_work_pool() -> None:
         template = DockerWorker.get_default_base_job_template()
-        client.create_work_pool(WorkPoolCreate(name=POOL, type="docker", base_job_template=template))
+        # Old Prefect's other client cannot.
+        async with get_client() as client:
+            await client.create_work_pool(WorkPoolCreate(name=POOL, type="docker", base_job_template=template))
+
+    with prefect_test_harness(server_startup_timeout=120):
+        asyncio.run(create_work_pool())
         yield
 
 
 @pytest.fixture
 def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "Dockerfile").write_text("FROM busybox\nCOPY . /opt/prefect/\nRUN uname -m\n")
+    # Old Prefect deploys nothing from outside the current directory.
+    (tmp_path / "flows.py").write_text("from prefect import flow\n\n\n@flow\ndef hello() -> None: ...\n")
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def hello(context: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    # Imported as a script's neighbour is: what Prefect itself loads from a file, old Prefect does not deploy.
+    monkeypatch.syspath_prepend(context)
+    yield importlib.import_module("flows").hello
+    sys.modules.pop("flows")
 
 
 def _deployed_image(deployment: Any) -> str:
@@ -58,8 +69,10 @@ def _deployed_image(deployment: Any) -> str:
     return image
 
 
-@pytest.mark.usefixtures("server", "context", "switched_on")
-def test_flow_deploy_builds_and_pushes_one_manifest_for_another_platform(engine: Engine, registry: Registry) -> None:
+@pytest.mark.usefixtures("server", "switched_on")
+def test_flow_deploy_builds_and_pushes_one_manifest_for_another_platform(
+    engine: Engine, registry: Registry, hello: Any
+) -> None:
     name = f"{registry.address}/deployed-{engine.store}"
     deployment = hello.deploy(
         name="image-object",
@@ -74,9 +87,9 @@ def test_flow_deploy_builds_and_pushes_one_manifest_for_another_platform(engine:
     assert all(published.layers_match())
 
 
-@pytest.mark.usefixtures("server", "context", "switched_on")
+@pytest.mark.usefixtures("server", "switched_on")
 def test_flow_deploy_takes_an_image_by_name_with_the_generated_dockerfile(
-    engine: Engine, registry: Registry, context: Path
+    engine: Engine, registry: Registry, context: Path, hello: Any
 ) -> None:
     # Prefect generates the Dockerfile then; its base image is looked up in the engine's mirror.
     from prefect.utilities.dockerutils import get_prefect_image_name
@@ -139,7 +152,6 @@ def test_the_variable_alone_switches_a_script_that_knows_nothing_of_it(
         [sys.executable, script], env=environment, cwd=context, capture_output=True, text=True, check=False
     )
     assert ran.returncode == 0, ran.stderr
-    assert "Successfully built" in ran.stdout
     published = Published(f"{registry.address}/script:v1")
     assert published.is_one_manifest
     assert all(published.layers_match())

@@ -158,9 +158,9 @@ def test_no_buildx_plugin(
 
 # Debian has no buildx this old: to the real docker CLI, a script that says what 0.9.1 says stands in for it.
 BUILDX_0_9 = """#!/bin/sh
-case "$1 $2" in
-"docker-cli-plugin-metadata ") echo '{"SchemaVersion":"0.1.0","Vendor":"Docker Inc.","Version":"v0.9.1"}' ;;
-"buildx version") echo "github.com/docker/buildx v0.9.1 ed00243a0ce2a0aee75311b06e32d33b44729689" ;;
+case " $* " in
+" docker-cli-plugin-metadata ") echo '{"SchemaVersion":"0.1.0","Vendor":"Docker Inc.","Version":"v0.9.1"}' ;;
+*" buildx version ") echo "github.com/docker/buildx v0.9.1 ed00243a0ce2a0aee75311b06e32d33b44729689" ;;
 *) echo "unknown flag: --provenance" >&2; echo "See 'docker buildx build --help'." >&2; exit 125 ;;
 esac
 """

@@ -37,9 +37,9 @@ def cluster(private_docker: PrivateDocker) -> Engine:
     return private_docker.engines["graphdriver"]
 
 
-def _pull(cluster: Engine, reference: str) -> str:
+def _pull(cluster: Engine, reference: str) -> None:
     pull = ("images", "pull", "--plain-http", "--platform=linux/arm64", reference)
-    return cluster.ctr("--namespace=cluster", *pull).stdout
+    cluster.ctr("--namespace=cluster", *pull)
 
 
 def test_setting_off_the_classic_builder_ships_layers_that_no_cluster_extracts(
@@ -73,6 +73,6 @@ def test_setting_on_the_image_is_pulled_and_runs_on_its_platform(
     assert published.is_one_manifest
     assert published.config()["architecture"] == "arm64"
     assert all(published.layers_match())
-    assert "done" in _pull(cluster, image.reference)
+    _pull(cluster, image.reference)
     ran = cluster.run("docker", "run", "--rm", "--platform", "linux/arm64", image.reference, "uname", "-m").stdout
     assert ran.split()[-1] == "aarch64"

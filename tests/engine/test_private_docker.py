@@ -200,7 +200,7 @@ def test_mirror_is_apts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: s
     release.write_text("ID=debian\nVERSION_CODENAME=bookworm\n")
     monkeypatch.setattr(debian_packages, "_APT", tmp_path)
     monkeypatch.setattr(debian_packages, "_RELEASE", release)
-    assert debian_packages._mirror().uri == "http://yes/debian"
+    assert debian_packages.mirror_of_the_machine().uri == "http://yes/debian"
 
 
 def _get(url: str) -> Any:

@@ -1,0 +1,116 @@
+"""Registries for plain HTTP, and manifests and blobs of any kind in them."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import io
+import json
+import socket
+import subprocess
+import tarfile
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+CONFIG = "application/vnd.oci.image.config.v1+json"
+LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
+
+_client = httpx.Client(trust_env=False, timeout=60)  # a loopback address is never to be asked of a proxy
+
+
+@contextlib.contextmanager
+def started_registry(program: str, folder: Path, **configuration: Any) -> Iterator[str]:
+    """Another registry, with a configuration of its own; its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    storage = {"filesystem": {"rootdirectory": str(folder / "registry")}, "delete": {"enabled": True}}
+    general = {"version": "0.1", "log": {"level": "error"}, "storage": storage, "http": {"addr": address}}
+    (folder / "registry.yml").write_text(json.dumps({**general, **configuration}))  # JSON is YAML too
+    process = subprocess.Popen([program, "serve", str(folder / "registry.yml")], stderr=subprocess.DEVNULL)
+    try:
+        # Tries again, and waits longer each time.
+        with httpx.Client(transport=httpx.HTTPTransport(retries=10), trust_env=False) as client:
+            client.get(f"http://{address}/v2/")
+        yield address
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def digest(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def descriptor(media_type: str, content: bytes) -> dict[str, Any]:
+    return {"mediaType": media_type, "digest": digest(content), "size": len(content)}
+
+
+def push_blob(repository: str, content: bytes) -> bytes:
+    location = _client.post(f"{repository}/blobs/uploads/").raise_for_status().headers["location"]
+    _client.put(f"{location}&digest={digest(content)}", content=content).raise_for_status()
+    return content
+
+
+def delete_blob(repository: str, blob: str) -> None:
+    _client.delete(f"{repository}/blobs/{blob}").raise_for_status()
+
+
+def push_manifest(repository: str, document: dict[str, Any], tag: str | None = None) -> dict[str, Any]:
+    content = json.dumps(document).encode()
+    headers = {"Content-Type": document["mediaType"]}
+    url = f"{repository}/manifests/{tag or digest(content)}"
+    _client.put(url, content=content, headers=headers).raise_for_status()
+    return descriptor(document["mediaType"], content)
+
+
+def push_image(
+    repository: str,
+    blob: bytes,
+    *,
+    media_type: str = MANIFEST,
+    layer: Mapping[str, Any] = MappingProxyType({}),
+    tag: str | None = None,
+    headers: dict[str, str] | None = None,
+) -> dict[str, Any]:
+    """An image of one layer; its config has no platform, and a diff_id that is right where the layer can be read.
+
+    Args:
+        repository: address of the registry's API for the repository
+        blob: the layer
+        media_type: of the manifest
+        layer: more of the layer's descriptor
+        tag: none: the image is left without
+        headers: the registry's credentials
+    """
+    _client.headers = httpx.Headers(headers)
+    try:
+        diff_id = digest(gzip.decompress(blob))
+    except OSError:
+        diff_id = digest(blob)
+    config = json.dumps({"rootfs": {"type": "layers", "diff_ids": [diff_id]}}).encode()
+    document = {
+        "schemaVersion": 2,
+        "mediaType": media_type,
+        "config": descriptor(CONFIG, push_blob(repository, config)),
+        "layers": [{**descriptor(LAYER, push_blob(repository, blob)), **layer}],
+    }
+    return push_manifest(repository, document, tag)
+
+
+def tar_layer(name: str, size: int = 0, compresslevel: int = 6) -> bytes:
+    """A layer with one file of zeros, as gzip file; level 0 is as large as the tar."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=compresslevel) as archive:
+        entry = tarfile.TarInfo(name)
+        entry.size = size
+        archive.addfile(entry, io.BytesIO(bytes(size)))
+    return buffer.getvalue()

@@ -1,0 +1,196 @@
+"""`inspect` with docker's own credentials, at a registry that wants a password and at one that wants a token."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+import time
+from datetime import datetime, timedelta, timezone
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from cli.pushing import push_image, started_registry, tar_layer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from cli.shipped import Run
+
+USER, PASSWORD, REFRESH = "ada", "s3cret-password", "s3cret-refresh-token"
+HTPASSWD = f"{USER}:$2b$05$abcdefghijklmnopqrstuuUXKlvQTwfK/kphhjbeRlh5zvpJx1LLu\n"  # bcrypt of PASSWORD
+BASIC = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+
+
+def _encoded(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+class Tokens(ThreadingHTTPServer):
+    """Gives tokens as Docker Hub, GHCR and others do: by password to GET, by refresh token to POST."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _TokenRequest)
+        self.url = f"http://127.0.0.1:{self.server_port}/token"
+        self.asked: list[str] = []
+        self._key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "tokens")])
+        now = datetime.now(timezone.utc)
+        builder = x509.CertificateBuilder(name, name, self._key.public_key(), x509.random_serial_number())
+        builder = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
+        self.certificate = builder.sign(self._key, hashes.SHA256())
+
+    def token(self, scope: str) -> str:
+        kind, name, actions = scope.split(":")
+        now = int(time.time())
+        der = base64.b64encode(self.certificate.public_bytes(Encoding.DER)).decode()
+        access = [{"type": kind, "name": name, "actions": actions.split(",")}]
+        claims: dict[str, Any] = {"iss": "tokens", "sub": USER, "aud": "registry", "jti": "1", "access": access}
+        claims |= {"exp": now + 300, "nbf": now - 60, "iat": now}
+        header = {"typ": "JWT", "alg": "RS256", "x5c": [der]}
+        signed = ".".join(_encoded(json.dumps(part).encode()) for part in (header, claims))
+        return f"{signed}.{_encoded(self._key.sign(signed.encode(), PKCS1v15(), hashes.SHA256()))}"
+
+
+class _TokenRequest(BaseHTTPRequestHandler):
+    server: Tokens
+
+    def do_GET(self) -> None:
+        query = parse_qs(urlsplit(self.path).query)
+        self._answer(query["scope"][0], allowed=self.headers.get("Authorization") == f"Basic {BASIC}")
+
+    def do_POST(self) -> None:
+        form = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
+        self._answer(form["scope"][0], allowed=form["refresh_token"] == [REFRESH])
+
+    def _answer(self, scope: str, *, allowed: bool) -> None:
+        self.server.asked.append(f"{self.command} {scope}")
+        body = {"access_token": self.server.token(scope)} if allowed else {"errors": [{"message": "wrong password"}]}
+        self.send_response(200 if allowed else 401)
+        self.end_headers()
+        self.wfile.write(json.dumps(body).encode())
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def guarded(program: str, tmp_path: Path) -> Iterator[str]:
+    """The name of an image in a registry that wants a password."""
+    (tmp_path / "htpasswd").write_text(HTPASSWD)
+    auth = {"htpasswd": {"realm": "guarded", "path": str(tmp_path / "htpasswd")}}
+    with started_registry(program, tmp_path, auth=auth) as address:
+        basic = {"Authorization": f"Basic {BASIC}"}
+        push_image(f"http://{address}/v2/team/app", tar_layer("guarded"), tag="v1", headers=basic)
+        yield f"{address}/team/app:v1"
+
+
+@pytest.fixture
+def tokens() -> Iterator[Tokens]:
+    with Tokens() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.fixture
+def by_token(program: str, tokens: Tokens, tmp_path: Path) -> Iterator[str]:
+    """The name of an image in a registry that wants a token."""
+    (tmp_path / "bundle.pem").write_bytes(tokens.certificate.public_bytes(Encoding.PEM))
+    auth = {"realm": tokens.url, "service": "registry", "issuer": "tokens", "rootcertbundle": f"{tmp_path}/bundle.pem"}
+    with started_registry(program, tmp_path, auth={"token": auth}) as address:
+        bearer = {"Authorization": f"Bearer {tokens.token('repository:team/app:pull,push')}"}
+        push_image(f"http://{address}/v2/team/app", tar_layer("by token"), tag="v1", headers=bearer)
+        yield f"{address}/team/app:v1"
+
+
+def _docker_config(folder: Path, config: dict[str, Any]) -> str:
+    (folder / "docker").mkdir()
+    (folder / "docker" / "config.json").write_text(json.dumps(config))
+    return str(folder / "docker")
+
+
+def _helper(folder: Path, script: str) -> str:
+    """A folder for PATH, with the credential helper `docker-credential-vault`."""
+    (folder / "docker-credential-vault").write_text(f"#!/bin/sh\n{script}\n")
+    (folder / "docker-credential-vault").chmod(0o755)
+    return f"{folder}:/usr/bin:/bin"
+
+
+def test_without_a_password_it_says_where_to_log_in(run: Run, guarded: str) -> None:
+    said = run("inspect", guarded)
+
+    assert said.code == 1
+    assert "answers 401 Unauthorized (authentication required) for team/app:v1" in said.err
+    assert f"`docker login {guarded.partition('/')[0]}`" in said.err
+
+
+def test_the_password_of_docker_login(run: Run, guarded: str, tmp_path: Path) -> None:
+    config = _docker_config(tmp_path, {"auths": {guarded.partition("/")[0]: {"auth": BASIC}}})
+    said = run("inspect", guarded, "--json", "--fail-on-corruption", DOCKER_CONFIG=config)
+
+    assert (said.code, said.err) == (0, "")
+    assert PASSWORD not in said.out
+
+
+def test_the_password_of_a_credential_helper(run: Run, guarded: str, tmp_path: Path) -> None:
+    path = _helper(tmp_path, f"""echo '{{"Username": "{USER}", "Secret": "{PASSWORD}"}}'""")
+    config = _docker_config(tmp_path, {"credHelpers": {guarded.partition("/")[0]: "vault"}})
+    said = run("inspect", guarded, "--fail-on-corruption", DOCKER_CONFIG=config, PATH=path)
+
+    assert (said.code, said.err) == (0, "")
+    assert PASSWORD not in said.out
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        (f"echo wrong {PASSWORD}; exit 1", "failed. See credsStore"),
+        (f"""echo '{{"Username": "eve", "Secret": "{PASSWORD}"}}'""", "401 Unauthorized"),
+        (None, "docker-credential-vault not installed or not available in PATH"),
+    ],
+)
+def test_a_wrong_password_or_a_broken_helper_is_an_error_without_the_secret(
+    run: Run, guarded: str, tmp_path: Path, script: str | None, reason: str
+) -> None:
+    path = _helper(tmp_path, script) if script else "/usr/bin:/bin"
+    config = _docker_config(tmp_path, {"credsStore": "vault"})
+    said = run("inspect", guarded, "--json", DOCKER_CONFIG=config, PATH=path)
+
+    assert said.code == 1
+    assert reason in said.err
+    assert PASSWORD not in said.out + said.err
+
+
+def test_a_token_for_the_password_of_docker_login(run: Run, by_token: str, tokens: Tokens, tmp_path: Path) -> None:
+    config = _docker_config(tmp_path, {"auths": {by_token.partition("/")[0]: {"auth": BASIC}}})
+    said = run("inspect", by_token, "--fail-on-corruption", DOCKER_CONFIG=config)
+
+    assert (said.code, said.err) == (0, "")
+    assert tokens.asked == ["GET repository:team/app:pull"]
+
+
+def test_a_token_for_the_identity_token_of_a_helper(run: Run, by_token: str, tokens: Tokens, tmp_path: Path) -> None:
+    path = _helper(tmp_path, f"""echo '{{"Username": "<token>", "Secret": "{REFRESH}"}}'""")
+    config = _docker_config(tmp_path, {"credsStore": "vault"})
+    said = run("inspect", by_token, "--fail-on-corruption", DOCKER_CONFIG=config, PATH=path)
+
+    assert (said.code, said.err) == (0, "")
+    assert tokens.asked == ["POST repository:team/app:pull"]
+    assert REFRESH not in said.out
+
+
+def test_no_token_without_a_password(run: Run, by_token: str) -> None:
+    said = run("inspect", by_token)
+
+    assert said.code == 1
+    assert "answers 401 Unauthorized (wrong password) for team/app:v1" in said.err

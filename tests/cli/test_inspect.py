@@ -1,0 +1,280 @@
+"""`prefect-docker-attest inspect`, on a real registry and on engines of both image stores."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import docker
+import pytest
+
+from cli.pushing import (
+    LAYER,
+    MANIFEST,
+    delete_blob,
+    descriptor,
+    digest,
+    push_blob,
+    push_image,
+    push_manifest,
+    started_registry,
+    tar_layer,
+)
+from prefect_docker_attest import manifest
+from published import Published
+
+if TYPE_CHECKING:
+    from cli.shipped import Images, Run, Said
+    from private_docker import Engine, Registry
+
+INDEX, DOCKER_LIST = manifest.INDEX_KINDS
+_, DOCKER_MANIFEST = manifest.MANIFEST_KINDS
+SCANNER = Path(__file__).parent / "scanner"
+PROVENANCE, SBOM = "https://slsa.dev/provenance/v0.2", "https://spdx.dev/Document"
+
+
+def only(said: Said) -> dict[str, Any]:
+    (found,) = said.json["images"]
+    return dict(found)
+
+
+@pytest.mark.usefixtures("containerd_engine")
+def test_a_plain_image(run: Run, plain: str) -> None:
+    said = run("inspect", plain, "--json", "--fail-on-attestations", "--fail-on-corruption")
+
+    assert (said.code, said.err) == (0, "")
+    found = only(said)
+    assert found["source"] == f"registry {plain.partition('/')[0]}"
+    assert found["media_type"] in manifest.MANIFEST_KINDS
+    (image,) = found["images"]
+    assert (image["digest"], image["platform"], image["state"]) == (found["digest"], "linux/amd64", "sound")
+    assert (
+        image["size"] == sum(layer["size"] for layer in image["layers"]) + Published(plain).manifest()["config"]["size"]
+    )
+    assert [layer["state"] for layer in image["layers"]] == ["sound"] * 3
+    assert (found["attestations"], found["republish"]) == ([], None)
+    assert "One plain manifest, without attestations." in run("inspect", plain).out
+
+
+@pytest.mark.usefixtures("containerd_engine")
+def test_an_attested_image(run: Run, attested: str) -> None:
+    said = run("inspect", attested, "--json")
+
+    assert said.code == 0
+    found = only(said)
+    assert (found["media_type"], len(found["images"])) == (INDEX, 1)
+    (attestation,) = found["attestations"]
+    assert attestation["image"] == found["images"][0]["digest"]
+    assert (attestation["platform"], attestation["predicate_types"]) == ("linux/amd64", [PROVENANCE])
+    assert run("inspect", attested, "--fail-on-attestations").code == 1
+
+
+@pytest.mark.usefixtures("containerd_engine")
+def test_an_sbom_is_told_from_provenance(run: Run, images: Images, builder: Engine) -> None:
+    scanner = f"{images.registry.address}/cli/scanner:v1"
+    builder.run("docker", "buildx", "build", "--load", "--provenance=false", f"--tag={scanner}", str(SCANNER))
+    builder.run("docker", "push", scanner)
+    name = images.push(builder, f"--attest=type=sbom,generator={scanner}")
+    said = run("inspect", name)
+
+    assert "SBOM, provenance" in said.text
+    assert f"{SBOM}, {PROVENANCE}" in said.text
+
+
+def test_the_command_that_it_ends_with_leaves_one_plain_manifest(run: Run, attested: str, engine: Engine) -> None:
+    said = run("inspect", attested)
+    command = said.out.strip().splitlines()[-1]
+
+    assert not Published(attested).is_one_manifest
+    subprocess.run(command, shell=True, check=True, capture_output=True)
+    assert Published(attested).is_one_manifest, engine.store
+    after = run("inspect", attested, "--json", "--fail-on-attestations", "--fail-on-corruption")
+    assert (after.code, only(after)["images"][0]["platform"]) == (0, "linux/amd64")
+
+
+@pytest.mark.usefixtures("engine")
+def test_the_command_for_several_platforms_leaves_an_index_of_images(run: Run, images: Images, builder: Engine) -> None:
+    name = images.push(builder, "--platform=linux/amd64,linux/arm64")
+    assert Published(name).platforms() == ["linux/amd64", "linux/arm64", "unknown/unknown", "unknown/unknown"]
+    said = run("inspect", name, "--json", "--verify-layers")
+    assert [attestation["platform"] for attestation in only(said)["attestations"]] == ["linux/amd64", "linux/arm64"]
+    subprocess.run(only(said)["republish"], shell=True, check=True, capture_output=True)
+
+    assert Published(name).platforms() == ["linux/amd64", "linux/arm64"]
+    assert run("inspect", name, "--fail-on-attestations", "--fail-on-corruption").code == 0
+
+
+def test_the_corruption_of_issue_19337(run: Run, registry: Registry, images: Images, containerd_engine: Engine) -> None:
+    name = f"{registry.address}/cli/corrupt:v1"
+    containerd_engine.run("docker", "pull", "busybox")
+    client = docker.from_env()
+    list(client.api.build(path=str(images.context), tag=name, platform="linux/arm64"))
+    containerd_engine.run("docker", "push", name)
+
+    said = run("inspect", name, "--verify-layers", "--json")
+    (image,) = only(said)["images"]
+    assert (said.code, image["state"], image["platform"]) == (0, "corrupt", "linux/arm64/v8")
+    assert [layer["state"] for layer in image["layers"]] == ["corrupt", "corrupt", "sound"]
+    assert run("inspect", name, "--fail-on-corruption").code == 1
+    assert "Corrupt: clusters refuse it" in run("inspect", "--engine", name, "--verify-layers").text
+    assert run("inspect", name).code == 0
+
+
+def test_an_image_in_the_engine(run: Run, images: Images, engine: Engine) -> None:
+    name = images.build(engine)  # never pushed
+    said = run("inspect", name, "--engine", "--json", "--fail-on-corruption")
+
+    found = only(said)
+    assert (said.code, found["state"], found["images"][0]["platform"]) == (0, "sound", "linux/amd64")
+    assert found["source"].startswith("engine ")
+    kinds = [attestation["predicate_types"] for attestation in found["attestations"]]
+    # A graphdriver image store keeps neither manifests nor attestations.
+    assert kinds == ([[PROVENANCE]] if engine.store == "containerd" else [])
+    identifier = engine.run("docker", "image", "inspect", "--format={{.Id}}", name).stdout.strip()
+    assert only(run("inspect", identifier, "--engine", "--json"))["digest"] == found["digest"]
+    refused = run("inspect", name)
+    assert refused.code == 1
+    assert f"answers 404 Not Found (manifest unknown) for {name.partition('/')[2]}" in refused.err
+    assert "--engine inspects the image of that name in the Docker Engine" in refused.err
+
+
+def test_a_platform_that_the_engine_did_not_pull(run: Run, registry: Registry, containerd_engine: Engine) -> None:
+    repository = f"http://{registry.address}/v2/cli/partly"
+    entries = [
+        {**push_image(repository, tar_layer(name)), "platform": {"os": "linux", "architecture": name}}
+        for name in ("amd64", "arm64")
+    ]
+    push_manifest(repository, {"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}, "v1")
+    name = f"{registry.address}/cli/partly:v1"
+    containerd_engine.run("docker", "pull", "--platform=linux/amd64", name)
+    said = run("inspect", name, "--engine", "--json", "--verify-layers")
+
+    assert said.code == 0
+    states = {image["platform"]: image["state"] for image in only(said)["images"]}
+    assert states == {"linux/amd64": "sound", "linux/arm64": "unverifiable"}
+    assert run("inspect", name, "--engine", "--fail-on-corruption").code == 1
+
+
+@pytest.mark.usefixtures("containerd_engine")
+def test_a_docker_list_in_an_index(run: Run, registry: Registry) -> None:
+    repository = f"http://{registry.address}/v2/cli/nested"
+    one, other = (push_image(repository, tar_layer(name), media_type=DOCKER_MANIFEST) for name in ("one", "other"))
+    platforms = ({"os": "linux", "architecture": "amd64"}, {"os": "linux", "architecture": "arm64", "variant": "v8"})
+    entries = [{**one, "platform": platforms[0]}, {**other, "platform": platforms[1]}]
+    inner = push_manifest(repository, {"schemaVersion": 2, "mediaType": DOCKER_LIST, "manifests": entries})
+    alien = descriptor("application/vnd.example", push_blob(repository, b"anything"))
+    outer = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [inner, alien]}
+    push_manifest(repository, outer, "v1")
+    said = run("inspect", f"{registry.address}/cli/nested:v1", "--json", "--fail-on-corruption")
+
+    assert said.code == 0
+    assert [image["platform"] for image in only(said)["images"]] == ["linux/amd64", "linux/arm64/v8"]
+    assert only(said)["others"] == [alien["digest"]]
+
+
+@pytest.mark.usefixtures("containerd_engine")
+def test_an_image_whose_config_names_no_platform(run: Run, registry: Registry) -> None:
+    push_image(f"http://{registry.address}/v2/cli/bare", tar_layer("bare"), tag="v1")
+    said = run("inspect", f"{registry.address}/cli/bare:v1", "--fail-on-corruption")
+
+    assert said.code == 0
+    assert "not named OCI sha256:" in said.text
+
+
+@pytest.mark.usefixtures("containerd_engine")
+@pytest.mark.parametrize(
+    ("blob", "media_type", "seen"),
+    [
+        (b"\x1f\x8b this is no gzip", LAYER, ("corrupt", "is damaged: it cannot be uncompressed")),
+        (b"ciphertext", f"{LAYER}+encrypted", ("unverifiable", "layer 1 is encrypted")),
+    ],
+)
+def test_a_layer_that_no_engine_can_use(
+    run: Run, registry: Registry, blob: bytes, media_type: str, seen: tuple[str, str]
+) -> None:
+    push_image(f"http://{registry.address}/v2/cli/layers", blob, layer={"mediaType": media_type}, tag="v1")
+    said = run("inspect", f"{registry.address}/cli/layers:v1", "--json", "--fail-on-corruption")
+
+    (image,) = only(said)["images"]
+    assert (said.code, image["state"]) == (1, seen[0])
+    assert seen[1] in image["detail"]
+
+
+@pytest.mark.parametrize(
+    ("layer", "seen"),
+    [
+        ({}, ("corrupt", "is damaged: the registry does not have it")),
+        (
+            {"mediaType": "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip", "urls": ["https://x.org/y"]},
+            ("unverifiable", "it is not in the registry, but elsewhere"),
+        ),
+    ],
+)
+def test_a_layer_that_is_not_there(
+    run: Run, program: str, tmp_path: Path, layer: dict[str, Any], seen: tuple[str, str]
+) -> None:
+    blob = tar_layer("gone")
+    with started_registry(program, tmp_path, validation={"manifests": {"urls": {"allow": [".*"]}}}) as address:
+        repository = f"http://{address}/v2/gone"
+        push_image(repository, blob, layer=layer, tag="v1")
+        delete_blob(repository, digest(blob))
+        said = run("inspect", f"{address}/gone:v1", "--json", "--verify-layers")
+
+    (image,) = only(said)["images"]
+    assert (said.code, image["state"]) == (0, seen[0])
+    assert seen[1] in image["detail"]
+
+
+@pytest.mark.usefixtures("containerd_engine")
+def test_layers_in_zstd_are_not_counted_as_sound(run: Run, registry: Registry, images: Images, builder: Engine) -> None:
+    name = f"{registry.address}/cli/zstd:v1"
+    output = f"--output=type=image,name={name},push=true,compression=zstd,force-compression=true,oci-mediatypes=true"
+    builder.run("docker", "buildx", "build", "--provenance=false", output, str(images.context))
+    said = run("inspect", name, "--fail-on-corruption")
+
+    assert said.code == 1
+    assert "cannot be verified: it is compressed with zstd" in said.text
+    assert "Not everything could be verified." in said.text
+
+
+@pytest.mark.usefixtures("containerd_engine")
+def test_what_is_no_image(run: Run, registry: Registry) -> None:
+    repository = f"http://{registry.address}/v2/cli/chart"
+    config = descriptor("application/vnd.cncf.helm.config.v1+json", push_blob(repository, b"{}"))
+    push_manifest(repository, {"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": []}, "v1")
+    said = run("inspect", f"{registry.address}/cli/chart:v1")
+
+    assert said.code == 1
+    assert said.err.strip().endswith("is not a container image: it is a application/vnd.cncf.helm.config.v1+json.")
+
+
+@pytest.mark.usefixtures("containerd_engine")
+def test_one_bad_name_does_not_hide_the_others(run: Run, registry: Registry, plain: str) -> None:
+    missing = f"{registry.address}/cli/nosuch:v1"
+    said = run("inspect", missing, plain, "Not An Image", "127.0.0.1:1/x", "--json")
+
+    assert (said.code, said.json["ok"]) == (1, False)
+    assert only(said)["reference"] == plain
+    assert [error["reference"] for error in said.json["errors"]] == [missing, "Not An Image", "127.0.0.1:1/x"]
+    assert "Connection refused" in said.json["errors"][2]["error"]
+    assert run("inspect", "--engine", "nosuch:v1").err.endswith("has no image 'nosuch:v1': see `docker images`.\n")
+    assert run("inspect").code == 2
+
+
+@pytest.mark.usefixtures("containerd_engine")
+@pytest.mark.parametrize("compresslevel", [0, 9])
+def test_a_large_layer_is_read_in_bounded_memory(registry: Registry, compresslevel: int) -> None:
+    size = 256 << 20
+    layer = tar_layer("zeros", size, compresslevel)
+    push_image(f"http://{registry.address}/v2/cli/large", layer, tag="v1")
+    # What a process starts with counts for ru_maxrss: its own peak is VmHWM.
+    script = (
+        "import atexit, re, sys; from prefect_docker_attest.cli import main;"
+        "atexit.register(lambda: print(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])); main()"
+    )
+    arguments = ["inspect", f"{registry.address}/cli/large:v1", "--fail-on-corruption"]
+    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True)
+
+    assert int(done.stdout.splitlines()[-1]) * 1024 < size / 2

@@ -1,0 +1,58 @@
+"""What reaches a flow run's container of the setting, where this package is not installed."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import sys
+from typing import TYPE_CHECKING, Any
+
+import cloudpickle  # type: ignore[import-untyped]
+import pytest
+from prefect.context import SettingsContext, get_settings_context
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from conftest import Setting
+    from private_docker import Engine
+
+pytestmark = pytest.mark.timeout(900)
+
+PROGRAM = """
+import importlib.util, json, pathlib, pickle
+from prefect.context import SettingsContext, get_settings_context
+assert not importlib.util.find_spec("prefect_docker_attest")
+came = pickle.loads(pathlib.Path("/exchange/there").read_bytes())
+pathlib.Path("/exchange/back").write_bytes(pickle.dumps(came))
+with came:
+    context = get_settings_context()
+    assert isinstance(context, SettingsContext)
+    environment = context.settings.to_environment_variables(exclude_unset=True)
+    print(json.dumps([hasattr(context.settings, "docker"), environment]))
+"""
+
+
+@pytest.mark.parametrize("dumps", [pickle.dumps, cloudpickle.dumps], ids=["pickle", "cloudpickle"])
+def test_a_settings_context_goes_to_a_container_without_the_package_and_back(
+    containerd_engine: Engine, base_image: str, tmp_path: Path, setting: Setting, dumps: Any
+) -> None:
+    version = containerd_engine.run("docker", "run", "--rm", base_image, "python3", "--version").stdout
+    theirs = tuple(int(part) for part in version.split()[1].split(".")[:2])
+    if theirs < (3, 13) <= sys.version_info:
+        pytest.skip(f"{version.strip()} of the image's Debian reads no paths that Python 3.13 pickles")
+    with setting(True):
+        # Not the very one: a context that is entered cannot be pickled.
+        mine = get_settings_context()
+        (tmp_path / "there").write_bytes(dumps(SettingsContext(profile=mine.profile, settings=mine.settings)))
+    variables = ("--env=PREFECT_DOCKER_DISABLE_ATTESTATIONS=true", "--env=PREFECT_LOGGING_TO_API_ENABLED=false")
+    run = ("docker", "run", "--rm", f"--volume={tmp_path}:/exchange", *variables, base_image)
+    ran = containerd_engine.run(*run, "python3", "-W", "error:::prefect", "-c", PROGRAM)
+    has_group, environment = json.loads(ran.stdout)
+    assert has_group is False
+    assert environment["PREFECT_LOGGING_TO_API_ENABLED"].lower() == "false"
+
+    back = pickle.loads((tmp_path / "back").read_bytes())
+    # The container's Prefect did not know it; here it is as it is for anyone who said nothing.
+    assert back.settings.docker.disable_attestations is False
+    assert back.settings.logging.to_api.enabled is False

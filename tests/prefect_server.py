@@ -1,0 +1,176 @@
+"""A Prefect server of its own, work pools for Docker with a worker each, and what users do with them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from prefect import get_client
+from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from private_docker import Engine, Store
+
+SETTING = "PREFECT_DOCKER_DISABLE_ATTESTATIONS"
+PREFECT = str(Path(sys.executable).with_name("prefect"))
+# For what takes seconds on a machine of one's own; this one may be shared, and emulate another.
+PATIENCE = 280
+
+FLOWS = """\
+import importlib.util
+import os
+import platform
+
+from prefect import flow
+
+
+@flow(log_prints=True)
+def hello() -> None:
+    print(f"hello from {platform.machine()}")
+    print(f"attestations disabled: {os.environ.get('PREFECT_DOCKER_DISABLE_ATTESTATIONS')}")
+    print(f"the package is there: {importlib.util.find_spec('prefect_docker_attest') is not None}")
+
+
+@flow(log_prints=True)
+def goodbye() -> None:
+    print(f"goodbye from {platform.machine()}")
+"""
+SCRIPT = """\
+from flows import goodbye, hello
+from prefect import deploy
+from prefect.docker import DockerImage
+
+"""
+
+
+def run(command: list[str], environment: Mapping[str, str], folder: Path | None = None) -> str:
+    """Run a command to its end, and return what it printed; where it fails, raise with that."""
+    ran = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
+    if ran.returncode:
+        raise RuntimeError(f"{command} ended with {ran.returncode}\n{ran.stdout}\n{ran.stderr}")
+    return ran.stdout
+
+
+@dataclass(frozen=True)
+class Run:
+    """A flow run at its end."""
+
+    state: str
+    said: str
+    """The state's message, and what the flow run logged."""
+
+
+@dataclass(frozen=True)
+class Prefect:
+    """A Prefect server with a home of its own, and the workers of its work pools."""
+
+    home: Path
+    url: str
+    engines: Mapping[Store, Engine]
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def environment(self, store: Store | None = None, **more: str) -> dict[str, str]:
+        """The environment of a user whose Docker is the engine of this image store."""
+        theirs = self.engines[store].environment if store else os.environ
+        return {
+            **{name: value for name, value in theirs.items() if not name.startswith("PREFECT_")},
+            "PREFECT_HOME": str(self.home),
+            # Old Prefect looks for profiles beside it.
+            "PREFECT_PROFILES_PATH": str(self.home / "profiles.toml"),
+            "PREFECT_API_URL": self.url,
+            "PREFECT_API_REQUEST_TIMEOUT": str(PATIENCE),
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "DO_NOT_TRACK": "1",
+            **more,
+        }
+
+    def start(self, name: str, *arguments: str, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        """Start a `prefect` that goes on, its output in a file of the home."""
+        with (self.home / f"{name}.log").open("wb") as log:
+            process = subprocess.Popen(
+                [PREFECT, *arguments],
+                env=environment,
+                cwd=self.home,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self.processes[name] = process
+        return process
+
+    def worker(self, store: Store) -> str:
+        """The name of a work pool whose worker runs containers in the engine of this image store."""
+        pool = f"docker-{store}"
+        if pool not in self.processes:
+            run([PREFECT, "work-pool", "create", pool, "--type=docker"], self.environment())
+            # On as it is for who deploys: the worker hands it on to the containers, which lack this package.
+            environment = self.environment(store, **{SETTING: "true"}, PREFECT_WORKER_QUERY_SECONDS="1")
+            self.start(pool, "worker", "start", f"--pool={pool}", "--type=docker", environment=environment)
+        return pool
+
+    def finish(self, deployment: str, **job_variables: Any) -> Run:
+        """Have the worker run a deployment, `flow/name`, and wait for the end."""
+        # The container is on the machine's network, where the server is.
+        variables = {"network_mode": "host", "networks": [], "env": {"PREFECT_API_URL": self.url}, **job_variables}
+        with temporary_settings({PREFECT_API_URL: self.url}), get_client(sync_client=True) as client:
+            found = client.read_deployment_by_name(deployment)
+            flow_run = client.create_flow_run_from_deployment(found.id, job_variables=variables)
+            of_this = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[flow_run.id]))
+            end = time.monotonic() + PATIENCE
+            while True:
+                state = client.read_flow_run(flow_run.id).state
+                said = "\n".join(each.message for each in client.read_logs(of_this))
+                # What a flow run logs arrives after its last state.
+                if state and state.is_final() and (not state.is_completed() or "Finished in state" in said):
+                    return Run(str(state.name), f"{state.message}\n{said}")
+                if time.monotonic() > end:
+                    raise TimeoutError(f"{deployment} does not end: {state}\n{said}\n{self.logs()}")
+                time.sleep(0.5)
+
+    def logs(self) -> str:
+        """The last of what the server and the workers printed."""
+        return "\n".join(
+            f"--- {name}\n{(self.home / f'{name}.log').read_text(errors='replace')[-4000:]}" for name in self.processes
+        )
+
+    def stop(self) -> None:
+        """Stop the workers and the server, and what they started; nothing of theirs is to be kept."""
+        for process in self.processes.values():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+@dataclass(frozen=True)
+class Project:
+    """A user's folder with flows in it, and the environment that the user works in."""
+
+    folder: Path
+    environment: Mapping[str, str]
+
+    def script(self, code: str) -> str:
+        """Run a script of the user's, and return what it printed."""
+        (self.folder / "deploy.py").write_text(SCRIPT + textwrap.dedent(code))
+        return run([sys.executable, "deploy.py"], self.environment, self.folder)
+
+    def deploy_all(self, prefect_yaml: str) -> str:
+        """Run `prefect deploy --all` with such a prefect.yaml, and return what it printed."""
+        (self.folder / "prefect.yaml").write_text(textwrap.dedent(prefect_yaml))
+        return run([PREFECT, "--no-prompt", "deploy", "--all"], self.environment, self.folder)
+
+
+class MakeProject(Protocol):
+    """Makes a user's folder: whose, is told by the image store of their Docker and by their setting."""
+
+    def __call__(self, store: Store, setting: str = "true") -> Project: ...

@@ -1,0 +1,71 @@
+"""Settings that are pickled in one process and loaded in another, which may lack this package.
+
+`cloudpickle` does that with the settings of a flow run where a task runs elsewhere.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from startup.environment import SETTING
+from startup.pickles import assert_loaded, loaded, pickled
+
+if TYPE_CHECKING:
+    from startup.environment import Environment
+
+VARIABLES = {SETTING: "true", "PREFECT_LOGGING_LEVEL": "ERROR"}
+
+
+def test_settings_are_the_same_in_another_process(from_wheel: Environment) -> None:
+    pickles = from_wheel.call(pickled, variables=VARIABLES)
+    assert_loaded(
+        from_wheel.call(loaded, pickles, [*VARIABLES]),
+        docker={"disable_attestations": True},
+        variables={SETTING: "True", "PREFECT_LOGGING_LEVEL": "ERROR"},
+    )
+
+
+def test_a_value_that_is_not_set_is_not_set_in_another_process(from_wheel: Environment) -> None:
+    pickles = from_wheel.call(pickled)
+    assert_loaded(
+        from_wheel.call(loaded, pickles, [SETTING], variables={SETTING: "true"}),
+        docker={"disable_attestations": False},
+        variables={},
+    )
+
+
+def test_a_process_without_the_package_loads_prefects_own_settings(
+    from_wheel: Environment, without_us: Environment
+) -> None:
+    pickles = from_wheel.call(pickled, variables=VARIABLES)
+    assert_loaded(
+        without_us.call(loaded, pickles, [*VARIABLES]), docker=None, variables={"PREFECT_LOGGING_LEVEL": "ERROR"}
+    )
+
+
+def test_settings_of_a_process_without_the_package_take_the_value_of_the_process_that_loads_them(
+    from_wheel: Environment, without_us: Environment
+) -> None:
+    pickles = without_us.call(pickled, variables={"PREFECT_LOGGING_LEVEL": "ERROR"})
+    assert_loaded(
+        from_wheel.call(loaded, pickles, [*VARIABLES], variables={SETTING: "true"}),
+        docker={"disable_attestations": True},
+        variables={SETTING: "True", "PREFECT_LOGGING_LEVEL": "ERROR"},
+    )
+
+
+def test_the_group_by_itself_is_the_same_in_another_process(from_wheel: Environment) -> None:
+    def group() -> str:
+        import pickle
+
+        from prefect.settings import get_current_settings
+
+        settings: Any = get_current_settings()
+        return pickle.dumps(settings.docker).hex()
+
+    def value(data: str) -> bool:
+        import pickle
+
+        return bool(pickle.loads(bytes.fromhex(data)).disable_attestations)
+
+    assert from_wheel.call(value, from_wheel.call(group, variables=VARIABLES)) is True

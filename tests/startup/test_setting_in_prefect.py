@@ -1,0 +1,82 @@
+"""The setting is one of Prefect's own, in every way that Prefect offers its settings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from startup.environment import SETTING
+
+if TYPE_CHECKING:
+    from startup.environment import Environment
+
+
+@pytest.mark.parametrize("said", ["true", "false"])
+def test_a_new_process_reads_the_variable(installed: Environment, said: str) -> None:
+    def values() -> list[bool]:
+        from prefect.settings import PREFECT_DOCKER_DISABLE_ATTESTATIONS, get_current_settings
+
+        settings: Any = get_current_settings()
+        return [settings.docker.disable_attestations, PREFECT_DOCKER_DISABLE_ATTESTATIONS.value()]
+
+    assert installed.call(values, variables={SETTING: said}) == [said == "true"] * 2
+
+
+def test_it_can_be_changed_for_a_while(from_wheel: Environment) -> None:
+    def values() -> list[bool]:
+        from prefect.settings import PREFECT_DOCKER_DISABLE_ATTESTATIONS, temporary_settings
+
+        from prefect_docker_attest.settings import attestations_disabled
+
+        seen = [attestations_disabled()]
+        with temporary_settings({PREFECT_DOCKER_DISABLE_ATTESTATIONS: True}):
+            seen.append(attestations_disabled())
+            with temporary_settings({PREFECT_DOCKER_DISABLE_ATTESTATIONS: False}):
+                seen.append(attestations_disabled())
+            with temporary_settings(restore_defaults={PREFECT_DOCKER_DISABLE_ATTESTATIONS}):
+                seen.append(attestations_disabled())
+        return [*seen, attestations_disabled()]
+
+    assert from_wheel.call(values) == [False, True, False, False, False]
+
+
+def test_it_travels_to_other_processes_as_a_variable_where_it_is_set(from_wheel: Environment) -> None:
+    def variables(name: str) -> list[str | None]:
+        from prefect.settings import PREFECT_DOCKER_DISABLE_ATTESTATIONS, get_current_settings, temporary_settings
+
+        unset = get_current_settings().to_environment_variables(exclude_unset=True)
+        with temporary_settings({PREFECT_DOCKER_DISABLE_ATTESTATIONS: True}):
+            set_ = get_current_settings().to_environment_variables(exclude_unset=True)
+        return [unset.get(name), set_.get(name)]
+
+    assert from_wheel.call(variables, SETTING) == [None, "True"]
+
+
+def test_it_is_in_the_json_schema_with_its_variable(from_wheel: Environment) -> None:
+    def described() -> dict[str, Any]:
+        from prefect.settings import Settings
+
+        schema = Settings.model_json_schema()
+        group = schema["properties"]["docker"]["$ref"].rpartition("/")[2]
+        setting: dict[str, Any] = schema["$defs"][group]["properties"]["disable_attestations"]
+        return setting
+
+    setting = from_wheel.call(described)
+    assert (setting["type"], setting["default"]) == ("boolean", False)
+    assert setting["supported_environment_variables"] == [SETTING]
+    assert "docker buildx build" in setting["description"]
+
+
+def test_a_value_that_is_no_boolean_is_refused_as_prefect_refuses_its_own(from_wheel: Environment) -> None:
+    program = ("-c", "import prefect.context")
+    ours = from_wheel.run(*program, variables={SETTING: "maybe"})
+    theirs = from_wheel.run(*program, variables={"PREFECT_CLI_COLORS": "maybe"})
+    assert ours.returncode == theirs.returncode == 1
+    assert last_error(ours.stderr) == last_error(theirs.stderr).replace("CLISettings", "DockerSettings").replace(
+        "colors", "disable_attestations"
+    )
+
+
+def last_error(stderr: str) -> str:
+    return stderr[stderr.rindex("1 validation error") :]
