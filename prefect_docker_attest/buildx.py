@@ -169,7 +169,9 @@ def buildx_version(docker: Sequence[str] = ("docker",)) -> tuple[int, ...] | Non
 def image_is_elsewhere(docker: Sequence[str], engine: str, digests: Sequence[str]) -> str:
     """The message for an image that was built, yet is not in the engine that it was built for."""
     inspected = ask(docker, "buildx", "inspect").stdout
-    builder = ", ".join(" ".join(line.split()) for line in inspected.splitlines() if line.startswith(("Name:", "Driver:")))
+    builder = ", ".join(
+        " ".join(line.split()) for line in inspected.splitlines() if line.startswith(("Name:", "Driver:"))
+    )
     return (
         f"The build succeeded, but the Docker Engine of {engine} does not hold its image "
         f"({', '.join(digests) or 'no id'}). The builder is [{builder}]. Use one that loads into this engine "

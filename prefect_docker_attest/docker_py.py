@@ -132,7 +132,7 @@ def _podman(api: APIClient) -> str:
     if not any("Podman" in name for name in components):
         return ""
     return (
-        f"\nThe engine at {_address(api)} is Podman. It has no BuildKit, so buildx starts one in a container there (image "
-        "moby/buildkit). Where that fails, let DOCKER_HOST or `docker context use` name a Docker Engine, or "
+        f"\nThe engine at {_address(api)} is Podman. It has no BuildKit, so buildx starts one in a container there "
+        "(image moby/buildkit). Where that fails, let DOCKER_HOST or `docker context use` name a Docker Engine, or "
         "`docker buildx use` a builder elsewhere."
     )

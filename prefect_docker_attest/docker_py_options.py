@@ -225,8 +225,8 @@ def _cache_sources(value: object, warnings: list[str]) -> list[str]:
     if plain:
         warnings.append(
             f"cache_from={plain}: unlike the classic builder, BuildKit reads a cache only where a build wrote one: "
-            "into the image (cache_to='type=inline') or beside it (cache_to='type=registry,ref=...'), in a registry. From "
-            "any other image nothing is reused."
+            "into the image (cache_to='type=inline') or beside it (cache_to='type=registry,ref=...'), in a registry. "
+            "From any other image nothing is reused."
         )
     return sources
 

@@ -134,8 +134,8 @@ def failure_text(returncode: int, lines: Sequence[str], dockerfile: str) -> str:
     text = [error] if error else []
     if returncode < 0 or not error:
         text.append(
-            f"`docker buildx build` was ended from outside (exit code {returncode}): something killed it, the system for "
-            "want of memory perhaps (`dmesg`)."
+            f"`docker buildx build` was ended from outside (exit code {returncode}): something killed it, the system "
+            "for want of memory perhaps (`dmesg`)."
         )
     step = _failing_step(lines)
     if step:
@@ -177,8 +177,9 @@ def _failing_step(lines: Sequence[str]) -> str:
 def failed_output(lines: Sequence[str]) -> str:
     """What BuildKit repeats of the failing step's output, or ``""``."""
     marks = [number for number, line in enumerate(lines) if line == _SEPARATOR]
-    # The first line between them is the step's.
-    return "\n".join(lines[marks[-2] + 1 : marks[-1]]) if len(marks) > 1 and marks[-1] - marks[-2] > 2 else ""
+    repeated = lines[marks[-2] + 1 : marks[-1]] if len(marks) > 1 else []
+    # The first line of it is the step's.
+    return "\n".join(repeated) if repeated[1:] else ""
 
 
 class BuildFailed(BuildError):

@@ -158,14 +158,19 @@ def secrets(value: object) -> tuple[str, ...]:
         OptionError: one says something else than where it is. It does not reach the command line.
     """
     found = texts("secrets", value)
-    for one in found:
-        fields = [each.partition("=") for each in next(csv.reader([one]), [])]
-        if not all(equals and name.strip().lower() in _OF_A_SECRET for name, equals, _ in fields):
-            raise OptionError(
-                "secrets",
-                "each is a text that says where the secret is: 'id=NAME,env=VARIABLE' or 'id=NAME,src=FILE'",
-            )
+    if not all(map(_says_where, found)):
+        raise OptionError(
+            "secrets", "each is a text that says where the secret is: 'id=NAME,env=VARIABLE' or 'id=NAME,src=FILE'"
+        )
     return found
+
+
+def _says_where(secret: str) -> bool:
+    try:
+        fields = next(csv.reader([secret], strict=True))
+    except csv.Error:
+        return False
+    return all("=" in each and each.partition("=")[0].strip().lower() in _OF_A_SECRET for each in fields)
 
 
 def pairs(option: str, value: object) -> dict[str, str]:

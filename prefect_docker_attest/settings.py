@@ -56,12 +56,13 @@ def register(root: ModuleType) -> None:
     Raises:
         TypeError: a Prefect whose root settings have another shape than the known ones; nothing is changed
     """
-    original: Any = getattr(root, "Settings", None)
+    module: Any = root
+    original: Any = getattr(module, "Settings", None)
     if not (isinstance(original, type) and issubclass(original, PrefectBaseSettings)):
         raise TypeError(f"{root.__name__}.Settings is no PrefectBaseSettings: {original!r}")
     if "docker" not in original.model_fields:
         field = Field(default_factory=DockerSettings, description="Settings of image builds")
-        _replace(original, _portable("docker"), docker=(DockerSettings, field))
+        module.Settings = _replace(original, _portable("docker"), docker=(DockerSettings, field))
         return
     theirs = original.model_fields["docker"]
     group: Any = theirs.annotation
@@ -70,7 +71,8 @@ def register(root: ModuleType) -> None:
     if "disable_attestations" not in group.model_fields:
         switch = Field(default=False, description=_DESCRIPTION)
         extended: Any = _replace(group, _portable("disable_attestations"), disable_attestations=(_Switch, switch))
-        _replace(original, docker=(extended, Field(default_factory=extended, description=theirs.description)))
+        field = Field(default_factory=extended, description=theirs.description)
+        module.Settings = _replace(original, docker=(extended, field))
 
 
 def _replace(original: type[PrefectBaseSettings], *mixins: type, **fields: Any) -> type[PrefectBaseSettings]:
@@ -112,7 +114,7 @@ def _portable(name: str) -> type:
             ours = DockerSettings() if pickled is None else DockerSettings.model_construct(**pickled)
             self.__dict__[name] = ours if name == "docker" else ours.disable_attestations
             if ours.model_fields_set:
-                parent.__pydantic_fields_set__.add(name)
+                parent.model_fields_set.add(name)
 
     return Portable
 
