@@ -13,7 +13,7 @@ from docker import DockerClient
 from prefect_docker_attest import buildx, docker_py_options, errors, manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Generator, Iterable, Mapping
 
     from docker import APIClient
 
@@ -38,6 +38,7 @@ def build(api: APIClient, given: Mapping[str, Any], *, attestations: bool) -> Ge
     call = docker_py_options.read(given)
     for warning in call.warnings:
         buildx.logger.warning("%s", warning)
+    call = _with_proxies(api, call, given.get("buildargs") or ())
     options = replace(call.options, platforms=tuple(_full_platform(api, one) for one in call.options.platforms))
     if not attestations:
         options = buildx.without_attestations(options)
@@ -52,6 +53,22 @@ def cli() -> list[str]:
     the context ``default`` is just that. With 7.2 both follow the context (docker-py, docker/client.py, ``from_env``).
     """
     return ["docker"] if hasattr(DockerClient, "from_context") else ["docker", "--context", "default"]
+
+
+def _with_proxies(
+    api: APIClient, call: docker_py_options.DockerPyBuild, names: Iterable[str]
+) -> docker_py_options.DockerPyBuild:
+    """Where a call names a proxy, merge the configured ones as docker-py does: its own value wins, ``None`` too.
+
+    The docker CLI looks for the same letter case alone, and BuildKit, which heeds none, takes the configured one.
+    """
+    named = {name.lower() for name in names if name.lower().endswith("_proxy")}
+    if not (named and call.config_proxies):
+        return call
+    configured: dict[str, str] = api._proxy_configs.get_environment()  # type: ignore[attr-defined]  # noqa: SLF001
+    others = {name: value for name, value in configured.items() if name.lower() not in named}
+    options = replace(call.options, build_args={**others, **call.options.build_args})
+    return replace(call, options=options, config_proxies=False)
 
 
 def _full_platform(api: APIClient, platform: str) -> str:
@@ -78,7 +95,7 @@ def _events(
         config_proxies=call.config_proxies,
     )
     try:
-        with contextlib.closing(build.output()) as lines:
+        with call.stdin or contextlib.nullcontext(), contextlib.closing(build.output()) as lines:
             for line in lines:
                 yield {"stream": line}
         image_id = _image_in_engine(api, build.metadata)

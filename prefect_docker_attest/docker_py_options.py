@@ -6,16 +6,13 @@ Where nothing differs, nothing is said. What docker-py checks before it builds i
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 
 from docker import utils
 
-from prefect_docker_attest import options
+from prefect_docker_attest import docker_py_context, options
 from prefect_docker_attest.errors import OptionError
 from prefect_docker_attest.options import BuildxOptions
 
@@ -42,9 +39,6 @@ MEANINGLESS = {
     "gzip": "it compressed the build context on its way to the engine",
 }
 """Options of docker-py that change nothing here, with the reason."""
-
-REMOTE = ("http://", "https://", "git://", "github.com/", "git@")
-"""What starts with one of these is a remote build context (docker-py, docker/api/build.py)."""
 
 
 @dataclass(frozen=True)
@@ -87,11 +81,12 @@ def read(given: Mapping[str, Any]) -> DockerPyBuild:
         TypeError: as docker-py's build raises it: neither ``path`` nor ``fileobj``, a path that is no folder
         OptionError: an option that buildx cannot carry out, or whose value is wrong
     """
-    rest = {name: value for name, value in given.items() if value is not None}
-    path, fileobj = rest.pop("path", None), rest.pop("fileobj", None)
-    custom_context, encoding = rest.pop("custom_context", False), rest.pop("encoding", None)
-    dockerfile = rest.pop("dockerfile", None) or None
-    if path is None and fileobj is None:
+    # None is a value of this one alone: docker-py reads it as False.
+    config_proxies = bool(given.get("use_config_proxy", True))
+    rest = {name: value for name, value in given.items() if value is not None and name != "use_config_proxy"}
+    source = {name: rest.pop(name, None) for name in ("path", "fileobj", "dockerfile", "custom_context")}
+    encoding = rest.pop("encoding", None)
+    if source["path"] is None and source["fileobj"] is None:
         raise TypeError("Either path or fileobj needs to be provided.")
     if rest.get("gzip") and encoding is not None:
         raise OptionError("encoding", "Can not use custom encoding if gzip is enabled", encoding)
@@ -105,27 +100,29 @@ def read(given: Mapping[str, Any]) -> DockerPyBuild:
     values: dict[str, Any] = {name: convert(rest.pop(name)) for name, convert in _CONVERT.items() if name in rest}
     cache_from = tuple(_cache_sources(rest.pop("cache_from", None), warnings))
     platforms = _platforms(rest.pop("platform", None), rest.pop("platforms", None))
-    decode, timeout = rest.pop("decode", False), rest.pop("timeout", None)
-    config_proxies = rest.pop("use_config_proxy", True)
+    decode, silence_limit = bool(rest.pop("decode", False)), _silence_limit(rest.pop("timeout", None))
     if rest:
         name, value = next(iter(rest.items()))
         raise OptionError(
             name, "this version of prefect-docker-attest does not know the option. Upgrade it, or leave it out", value
         )
-    context, file, stdin = _context(path, fileobj, custom_context, dockerfile)
+    context = docker_py_context.read(**source)
+    if context.is_remote:
+        # The classic builder leaves a repository its folder .git.
+        values["buildargs"] = {"BUILDKIT_CONTEXT_KEEP_GIT_DIR": "1", **values.get("buildargs", {})}
     built = BuildxOptions(
-        context=context,
-        file=file,
+        context=context.place,
+        file=context.file,
         tags=() if tag is None else (tag,),
         platforms=platforms,
         cache_from=cache_from,
         **{_FIELD.get(name, name): value for name, value in values.items()},
     )
-    return DockerPyBuild(built, stdin, bool(decode), _silence_limit(timeout), bool(config_proxies), tuple(warnings))
+    return DockerPyBuild(built, context.stdin, decode, silence_limit, config_proxies, tuple(warnings))
 
 
 def _shm_size(value: object) -> int | None:
-    if isinstance(value, bool) or not isinstance(value, (int, str)) or not str(value).isdigit():
+    if isinstance(value, bool) or not isinstance(value, (int, str)) or not str(value).isdecimal():
         raise OptionError("shmsize", "a number of bytes is needed", value)
     return int(value) or None
 
@@ -242,45 +239,6 @@ def _silence_limit(timeout: Any) -> float | None:
     limit = timeout[1] if isinstance(timeout, tuple) else timeout
     if limit is None:
         return None
-    if not isinstance(limit, (int, float)) or limit <= 0:
+    if isinstance(limit, bool) or not isinstance(limit, (int, float)) or limit <= 0:
         raise OptionError("timeout", "seconds without output are needed, more than 0", timeout)
     return float(limit)
-
-
-def _context(
-    path: object, fileobj: Any, custom_context: object, dockerfile: object
-) -> tuple[str, str | None, IO[bytes] | None]:
-    file = None if dockerfile is None else options.text("dockerfile", dockerfile)
-    if custom_context:
-        if not fileobj:
-            raise TypeError("You must specify fileobj with custom_context")
-        return "-", _inside(file), _spooled(fileobj)
-    if fileobj is not None:
-        if file not in (None, "Dockerfile"):
-            raise OptionError("dockerfile", "with fileobj, that file is the Dockerfile. Leave dockerfile out", file)
-        # docker-py's own: the Dockerfile is all that there is in the context.
-        return "-", None, utils.mkbuildcontext(fileobj)
-    folder = options.text("path", path)
-    if folder.startswith(REMOTE):
-        return folder, _inside(file), None
-    if not os.path.isdir(folder):
-        raise TypeError("You must specify a directory to build in path")
-    # An absolute one cannot be taken for a flag, for standard input ("-") or for an address.
-    folder = os.path.abspath(folder)
-    if file is not None:
-        file = os.path.join(folder, file)
-        if os.path.relpath(file, folder).startswith(os.pardir):
-            os.stat(file)  # one outside the context is read by docker-py at this point: the same OSError
-    return folder, file, None
-
-
-def _inside(file: str | None) -> str | None:
-    return "./-" if file == "-" else file
-
-
-def _spooled(fileobj: Any) -> IO[bytes]:
-    # docker-py has sent it when its call returns, so the caller may close it then, before the build has read it.
-    copy: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 it is closed with the build's generator
-    shutil.copyfileobj(fileobj, copy)
-    copy.seek(0)
-    return copy

@@ -141,7 +141,7 @@ def texts(option: str, value: object) -> tuple[str, ...]:
         return (attributes(option, value),)
     if isinstance(value, (str, os.PathLike)):
         return (text(option, value),)
-    if isinstance(value, Sequence):
+    if isinstance(value, Sequence) and not isinstance(value, bytes):
         return tuple(one for each in value for one in texts(option, each))
     raise OptionError(option, f"a text or a list of texts is needed, not {type(value).__name__}", value)
 
