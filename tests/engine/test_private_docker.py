@@ -112,7 +112,7 @@ def test_nothing_is_left_of_a_second_instance(private_docker: PrivateDocker) -> 
             )
         assert len(_traces()) > len(before)
     assert not second.folder.exists()
-    assert _settled(before) == before
+    assert _new_since(before) == set()
     second.stop()
     for engine in private_docker.engines.values():
         output = engine.run("docker", "run", "--rm", "--platform=linux/arm64", "busybox", "uname", "-m").stdout
@@ -128,7 +128,7 @@ def test_start_that_fails_leaves_nothing(private_docker: PrivateDocker, monkeypa
         EngineUnavailable, match=r"(?s)dockerd \(graphdriver\) ended with .*unknown flag: --no-such-opt"
     ):
         module.start()
-    assert _settled(before) == before
+    assert _new_since(before) == set()
 
 
 def test_killed_owner_takes_its_daemons_along(private_docker: PrivateDocker) -> None:
@@ -141,11 +141,11 @@ def test_killed_owner_takes_its_daemons_along(private_docker: PrivateDocker) -> 
     # What is tied to no process stays: bridge, emulation, folder.
     left = {kind for kind in ("link", "emulation", "folder") if _of_kind(kind, _traces() - before)}
     assert left == {"link", "emulation", "folder"}
-    end = time.monotonic() + 5
+    end = time.monotonic() + 30
     while processes := _of_kind("process", _traces() - before):
         assert time.monotonic() < end, processes
     module.start(stores=["containerd"]).stop()
-    assert _settled(before) == before
+    assert _new_since(before) == set()
 
 
 def test_command_line(private_docker: PrivateDocker) -> None:
@@ -163,7 +163,7 @@ def test_command_line(private_docker: PrivateDocker) -> None:
         assert again == first, "started twice"
     finally:
         debian_machine.run([*command, "stop"])
-    assert _settled(before) == before
+    assert _new_since(before) == set()
 
 
 def test_without_root_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,7 +213,8 @@ def _get(url: str) -> Any:
 def _traces() -> set[str]:
     """Return all that engines leave on a machine, and that other tests meanwhile do not."""
     commands = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
-    ours = [os.fsdecode(command) for command in commands if re.search(rb"dockerd|containerd|docker-", command)]
+    # All that an engine consists of is called with its folder; clients, of other tests too, are not.
+    ours = [os.fsdecode(command) for command in commands if re.search(rb"/prefect-docker-attest-\w{8}/", command)]
     return {
         *(f"process {command}" for command in ours),
         *(f"link {link.name}" for link in Path("/sys/class/net").iterdir()),
@@ -233,9 +234,9 @@ def _of_kind(kind: str, traces: set[str]) -> list[str]:
     return [trace for trace in traces if trace.startswith(f"{kind} ")]
 
 
-def _settled(expected: set[str]) -> set[str]:
-    """Return the traces once they are the expected ones, or after the time that the kernel may take for a link."""
-    end = time.monotonic() + 5
-    while (traces := _traces()) != expected and time.monotonic() < end:
+def _new_since(before: set[str]) -> set[str]:
+    """Return the traces that were not there, after the time that the kernel may take for a link on a busy machine."""
+    end = time.monotonic() + 30
+    while (new := _traces() - before) and time.monotonic() < end:
         time.sleep(0.1)
-    return traces
+    return new
