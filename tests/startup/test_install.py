@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from startup.environment import AUTOLOAD, SETTING, builder_of
 
 if TYPE_CHECKING:
-
     from startup.environment import Environment
 
 ON = {SETTING: "true"}
