@@ -30,7 +30,7 @@ def install(dockerutils: ModuleType | None = None) -> None:
     """
     module: Any = dockerutils or _dockerutils()
     original = getattr(module, "docker_client", None)
-    if getattr(original, "opens_buildx", False):
+    if hasattr(original, "opens_buildx"):
         return
     if not callable(original):
         raise TypeError(f"{module.__name__} has no function docker_client: this version of Prefect is not known")
@@ -38,9 +38,10 @@ def install(dockerutils: ModuleType | None = None) -> None:
 
 
 def uninstall() -> None:
-    """Undo `install`, in every module; clients that are open keep their build."""
+    """Undo `install`, in every module, unless somebody has wrapped it; clients that are open keep their build."""
     ours: Any = getattr(_dockerutils(), "docker_client", None)
-    if getattr(ours, "opens_buildx", False):
+    # Somebody's wrapper of ours has our mark too (functools.wraps copies it), but not itself for a mark.
+    if ours and vars(ours).get("opens_buildx") is ours:
         _rebind(ours, ours.__wrapped__)
 
 
@@ -53,9 +54,11 @@ def _dockerutils() -> ModuleType:
 def _rebind(old: object, new: object) -> None:
     # `from prefect.utilities.dockerutils import docker_client` has bound it in Prefect's and users' modules.
     for module in list(sys.modules.values()):
-        namespace = getattr(module, "__dict__", None) or {}
-        for name in [name for name, value in list(namespace.items()) if value is old]:
-            setattr(module, name, new)
+        # Asked for its attributes, a module that is loaded lazily would be loaded, or fail to.
+        with contextlib.suppress(AttributeError):
+            namespace = object.__getattribute__(module, "__dict__")
+            for name in [name for name, value in list(namespace.items()) if value is old]:
+                setattr(module, name, new)
 
 
 def _opening_buildx(original: Callable[..., contextlib.AbstractContextManager[DockerClient]]) -> Any:
@@ -70,7 +73,7 @@ def _opening_buildx(original: Callable[..., contextlib.AbstractContextManager[Do
 
     marked: Any = docker_client
     marked.__wrapped__ = original
-    marked.opens_buildx = True
+    marked.opens_buildx = marked
     return marked
 
 

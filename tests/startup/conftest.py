@@ -7,18 +7,23 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from conftest import missing
 from startup.environment import PACKAGE, Environment, write
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 ROOT = Path(__file__).parents[2]
 
-# What pip and venv say where there is no package index, and no ensurepip.
-_MISSING = ("from versions: none", "ensurepip is not available")
+# What uv and pip say where there is no package index, and venv where there is no ensurepip.
+_MISSING = ("Failed to fetch", "Request failed", "from versions: none", "ensurepip is not available")
 
 # As an installer writes it: Prefect looks for --profile where sys.argv[0] ends in "/prefect".
 _PREFECT_COMMAND = """\
@@ -31,8 +36,9 @@ raise SystemExit(command.load()())
 
 def _run(*command: str | Path) -> None:
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    if done.returncode and any(words in done.stdout for words in _MISSING):
-        missing(done.stdout.strip().splitlines()[-1])
+    reasons = [line.strip() for line in done.stdout.splitlines() if any(words in line for words in _MISSING)]
+    if done.returncode and reasons:
+        missing(reasons[0])
     assert done.returncode == 0, done.stdout
 
 
@@ -48,9 +54,11 @@ class Distributions:
 @pytest.fixture(scope="session")
 def distributions(tmp_path_factory: pytest.TempPathFactory) -> Distributions:
     folder = tmp_path_factory.mktemp("distributions")
-    _run(sys.executable, "-m", "build", "--outdir", folder, ROOT)
+    _run(sys.executable, "-m", "build", "--installer=uv", "--outdir", folder, ROOT)
     (archive,) = folder.glob("*.tar.gz")
     with tarfile.open(archive) as opened:
+        # Newer Pythons ask for a filter, the oldest have none.
+        opened.extraction_filter = getattr(tarfile, "data_filter", None)
         opened.extractall(folder)
     (wheel,) = folder.glob("*.whl")
     return Distributions(folder / archive.name.removesuffix(".tar.gz"), wheel)
@@ -108,9 +116,14 @@ def _without_us(with_pip: Path, dependencies: Path) -> Environment:
     return _environment(with_pip, "without-us", dependencies=dependencies)
 
 
-@pytest.fixture(scope="session")
-def _fresh(with_pip: Path, distributions: Distributions) -> Environment:
-    return _environment(with_pip, "fresh", distributions.wheel)
+@pytest.fixture(scope="session", autouse=True)
+def _installation(
+    request: pytest.FixtureRequest, with_pip: Path, distributions: Distributions
+) -> Iterator[Future[Environment] | None]:
+    # Finding and installing a hundred packages takes half a minute: other tests run meanwhile.
+    with ThreadPoolExecutor(max_workers=1) as background:
+        wanted = any("fresh" in getattr(item, "fixturenames", ()) for item in request.session.items)
+        yield background.submit(_environment, with_pip, "fresh", distributions.wheel) if wanted else None
 
 
 @pytest.fixture
@@ -132,9 +145,9 @@ def without_us(_without_us: Environment, tmp_path: Path) -> Environment:
 
 
 @pytest.fixture
-def fresh(_fresh: Environment, tmp_path: Path) -> Environment:
+def fresh(_installation: Future[Environment], tmp_path: Path) -> Environment:
     """What `pip install` of the wheel makes of an empty environment."""
-    return replace(_fresh, project=tmp_path)
+    return replace(_installation.result(), project=tmp_path)
 
 
 @pytest.fixture(params=["from_wheel", "editable"])

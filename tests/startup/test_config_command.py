@@ -29,10 +29,10 @@ def configured(from_wheel: Environment) -> Environment:
     return from_wheel
 
 
-def test_set_writes_the_setting_into_the_active_profile(installed: Environment) -> None:
-    write(installed.project, {"profiles.toml": 'active = "mine"\n\n[profiles.mine]\n'})
-    assert f"Set '{SETTING}' to 'true'." in installed.prefect("config", "set", f"{SETTING}=true")
-    assert f'[profiles.mine]\n{SETTING} = "true"\n' in installed.profiles.read_text(encoding="utf-8")
+def test_set_writes_the_setting_into_the_active_profile(from_wheel: Environment) -> None:
+    write(from_wheel.project, {"profiles.toml": 'active = "mine"\n\n[profiles.mine]\n'})
+    assert f"Set '{SETTING}' to 'true'." in from_wheel.prefect("config", "set", f"{SETTING}=true")
+    assert f'[profiles.mine]\n{SETTING} = "true"\n' in from_wheel.profiles.read_text(encoding="utf-8")
 
 
 def test_set_refuses_a_value_that_is_no_boolean_as_for_prefects_own(configured: Environment) -> None:
@@ -68,9 +68,8 @@ def test_unset_removes_the_entry_of_the_active_profile(configured: Environment) 
         ([], {}, "'true' (from profile)"),
         (["--profile", "other"], {}, "'false' (from profile)"),
         ([], {"PREFECT_PROFILE": "other"}, "'false' (from profile)"),
-        ([], {SETTING: "false"}, "'false' (from env)"),
     ],
-    ids=["the active profile", "--profile", "PREFECT_PROFILE", "the variable"],
+    ids=["the active profile", "--profile", "PREFECT_PROFILE"],
 )
 def test_view_shows_the_value_and_its_source(
     configured: Environment, options: list[str], variables: dict[str, str], shown: str

@@ -52,13 +52,13 @@ def assert_unnoticed(environment: Environment) -> None:
 
 
 def test_nothing_is_printed_or_kept_where_all_is_well(installed: Environment) -> None:
-    assert_unnoticed(installed)
+    assert installed.output("-c", "pass") == ""
     assert installed.call(failures, DOCKERUTILS, ROOT_SETTINGS) == {}
 
 
-def test_a_package_that_was_removed_is_not_noticed(installed: Environment) -> None:
-    with moved_away(installed.package):
-        assert_unnoticed(installed)
+def test_a_package_that_was_removed_is_not_noticed(from_wheel: Environment) -> None:
+    with moved_away(from_wheel.package):
+        assert_unnoticed(from_wheel)
 
 
 def test_an_editable_source_that_was_moved_away_is_not_noticed(editable: Environment) -> None:
@@ -81,8 +81,24 @@ def test_a_package_that_cannot_be_imported_is_not_noticed(from_wheel: Environmen
 def test_a_hook_that_fails_is_not_noticed_and_its_error_kept(
     from_wheel: Environment, file: str, hook: str, text: str, error: str
 ) -> None:
+    write(from_wheel.project, FAKE_PREFECT)
     with holding(from_wheel.package / file, text):
         assert from_wheel.call(failures, DOCKERUTILS, ROOT_SETTINGS) == {hook: error}
+
+
+def test_prefect_works_where_every_hook_fails(from_wheel: Environment) -> None:
+    def value() -> str:
+        import prefect.utilities.dockerutils
+        from prefect.settings import PREFECT_LOGGING_LEVEL
+
+        from prefect_docker_attest import startup
+
+        assert startup.failures.keys() == {"prefect.settings.models.root", prefect.utilities.dockerutils.__name__}
+        return str(PREFECT_LOGGING_LEVEL.value())
+
+    package, variables = from_wheel.package, {"PREFECT_LOGGING_LEVEL": "ERROR"}
+    with holding(package / "settings.py", "raise RuntimeError"), holding(package / "client.py", "raise RuntimeError"):
+        assert from_wheel.call(value, variables=variables) == "ERROR"
 
 
 def test_prefect_is_missing_as_ever_where_it_is_not_installed(from_wheel: Environment) -> None:

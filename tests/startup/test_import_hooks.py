@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from startup.environment import Environment
 
 
-def test_the_modules_keep_their_own_loaders(installed: Environment) -> None:
+def test_the_modules_keep_their_own_loaders(from_wheel: Environment) -> None:
     def loaders(names: list[str]) -> list[object]:
         import importlib
         import inspect
@@ -33,7 +33,7 @@ def test_the_modules_keep_their_own_loaders(installed: Environment) -> None:
             ]
         return found
 
-    assert installed.call(loaders, [DOCKERUTILS, ROOT_SETTINGS]) == ["SourceFileLoader", True, True] * 2
+    assert from_wheel.call(loaders, [DOCKERUTILS, ROOT_SETTINGS]) == ["SourceFileLoader", True, True] * 2
 
 
 def test_the_source_of_a_module_can_be_read_before_it_is_imported(from_wheel: Environment) -> None:

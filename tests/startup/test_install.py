@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from startup.environment import AUTOLOAD, SETTING, builder_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from startup.environment import Environment
 
 ON = {SETTING: "true"}
@@ -60,6 +62,33 @@ def test_uninstall_brings_back_what_prefect_did_in_every_module(from_wheel: Envi
     ]
 
 
+def test_uninstall_leaves_anothers_wrapper_alone(from_wheel: Environment) -> None:
+    def found() -> list[object]:
+        import contextlib
+        import functools
+
+        from prefect.utilities import dockerutils
+
+        import prefect_docker_attest
+
+        ours: Any = dockerutils.docker_client
+        opened: list[str] = []
+
+        @functools.wraps(ours)
+        @contextlib.contextmanager
+        def theirs() -> Iterator[Any]:
+            opened.append("theirs")
+            with ours() as client:
+                yield client
+
+        dockerutils.docker_client = theirs
+        prefect_docker_attest.uninstall()
+        builder_of(dockerutils.docker_client)
+        return [dockerutils.docker_client is theirs, opened]
+
+    assert from_wheel.call(found, using=[builder_of], variables=ON) == [True, ["theirs"]]
+
+
 def test_a_client_that_is_open_keeps_its_build(from_wheel: Environment) -> None:
     def built() -> str:
         from unittest import mock
@@ -78,3 +107,31 @@ def test_a_client_that_is_open_keeps_its_build(from_wheel: Environment) -> None:
             return str(next(opened.api.build(path=".")))
 
     assert from_wheel.call(built, variables=ON) == "buildx"
+
+
+def test_modules_that_load_when_they_are_used_stay_unloaded(from_wheel: Environment) -> None:
+    def lazy_modules() -> list[bool]:
+        import importlib.util
+        import sys
+
+        def lazy(name: str) -> None:
+            spec = importlib.util.find_spec(name)
+            assert spec is not None
+            assert spec.loader is not None
+            spec.loader = importlib.util.LazyLoader(spec.loader)
+            sys.modules[name] = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(sys.modules[name])
+
+        # As a user may have one that he never needs, and Prefect has docker.
+        lazy("broken")
+        import prefect.utilities.dockerutils  # noqa: F401
+
+        from prefect_docker_attest import startup
+
+        return [
+            *(type(sys.modules[name]).__name__ == "_LazyModule" for name in ("broken", "docker")),
+            not startup.failures,
+        ]
+
+    (from_wheel.project / "broken.py").write_text("raise RuntimeError", encoding="utf-8")
+    assert from_wheel.call(lazy_modules) == [True, True, True]

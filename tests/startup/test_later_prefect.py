@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -49,16 +50,24 @@ def _later(folder: Path, dependencies: Path, group: str) -> dict[str, str]:
     return {"PYTHONPATH": str(folder)}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def lacking(tmp_path_factory: pytest.TempPathFactory, dependencies: Path) -> dict[str, str]:
     """Variables for a Prefect whose group has not our setting."""
     return _later(tmp_path_factory.mktemp("lacking"), dependencies, GROUP)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def having(tmp_path_factory: pytest.TempPathFactory, dependencies: Path) -> dict[str, str]:
     """Variables for a Prefect whose group has a setting of the name of ours."""
     return _later(tmp_path_factory.mktemp("having"), dependencies, GROUP + OUR_FIELD_OF_THEIRS)
+
+
+@pytest.fixture(scope="module")
+def pickles(
+    _from_wheel: Environment, lacking: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
+    environment = replace(_from_wheel, project=tmp_path_factory.mktemp("pickles"))
+    return environment.call(pickled, variables={**lacking, SETTING: "true", REGISTRY: "r"})
 
 
 def values() -> list[object]:
@@ -82,7 +91,6 @@ def test_both_settings_of_the_group_are_read(
 ) -> None:
     variables: dict[str, str] = request.getfixturevalue(later)
     assert from_wheel.call(values, variables={**variables, SETTING: "true", REGISTRY: "r"}) == ["r", *[True] * 3, []]
-    assert from_wheel.call(values, variables=variables) == ["none", *[False] * 3, []]
 
 
 def test_an_empty_variable_is_unset(from_wheel: Environment, lacking: dict[str, str]) -> None:
@@ -107,8 +115,9 @@ def test_the_profile_keeps_both_settings(from_wheel: Environment, lacking: dict[
     assert profile in from_wheel.profiles.read_text(encoding="utf-8")
 
 
-def test_settings_are_the_same_in_another_process(from_wheel: Environment, lacking: dict[str, str]) -> None:
-    pickles = from_wheel.call(pickled, variables={**lacking, SETTING: "true", REGISTRY: "r"})
+def test_settings_are_the_same_in_another_process(
+    from_wheel: Environment, lacking: dict[str, str], pickles: dict[str, str]
+) -> None:
     assert_loaded(
         from_wheel.call(loaded, pickles, [SETTING, REGISTRY], variables=lacking),
         docker={"registry": "r", "disable_attestations": True},
@@ -117,9 +126,8 @@ def test_settings_are_the_same_in_another_process(from_wheel: Environment, lacki
 
 
 def test_a_process_without_the_package_loads_prefects_own_settings(
-    from_wheel: Environment, without_us: Environment, lacking: dict[str, str]
+    without_us: Environment, lacking: dict[str, str], pickles: dict[str, str]
 ) -> None:
-    pickles = from_wheel.call(pickled, variables={**lacking, SETTING: "true", REGISTRY: "r"})
     assert_loaded(
         without_us.call(loaded, pickles, [SETTING, REGISTRY], variables=lacking),
         docker={"registry": "r"},

@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+import pytest
 
 from startup.environment import SETTING
 from startup.pickles import assert_loaded, loaded, pickled
@@ -16,8 +19,12 @@ if TYPE_CHECKING:
 VARIABLES = {SETTING: "true", "PREFECT_LOGGING_LEVEL": "ERROR"}
 
 
-def test_settings_are_the_same_in_another_process(from_wheel: Environment) -> None:
-    pickles = from_wheel.call(pickled, variables=VARIABLES)
+@pytest.fixture(scope="module")
+def pickles(_from_wheel: Environment, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return replace(_from_wheel, project=tmp_path_factory.mktemp("pickles")).call(pickled, variables=VARIABLES)
+
+
+def test_settings_are_the_same_in_another_process(from_wheel: Environment, pickles: dict[str, str]) -> None:
     assert_loaded(
         from_wheel.call(loaded, pickles, [*VARIABLES]),
         docker={"disable_attestations": True},
@@ -35,9 +42,8 @@ def test_a_value_that_is_not_set_is_not_set_in_another_process(from_wheel: Envir
 
 
 def test_a_process_without_the_package_loads_prefects_own_settings(
-    from_wheel: Environment, without_us: Environment
+    without_us: Environment, pickles: dict[str, str]
 ) -> None:
-    pickles = from_wheel.call(pickled, variables=VARIABLES)
     assert_loaded(
         without_us.call(loaded, pickles, [*VARIABLES]), docker=None, variables={"PREFECT_LOGGING_LEVEL": "ERROR"}
     )

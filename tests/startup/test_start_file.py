@@ -66,7 +66,7 @@ def test_the_package_is_imported_with_prefect_and_not_before(installed: Environm
     assert installed.call(imported) == [False, True]
 
 
-def test_after_prefect_the_sentinel_is_gone_and_every_other_finder_is_there(installed: Environment) -> None:
+def test_after_prefect_the_sentinel_is_gone_and_every_other_finder_is_there(from_wheel: Environment) -> None:
     def finders() -> list[object]:
         import sys
 
@@ -75,7 +75,7 @@ def test_after_prefect_the_sentinel_is_gone_and_every_other_finder_is_there(inst
 
         return [sentinels(), [repr(finder) for finder in before if finder not in sys.meta_path]]
 
-    assert installed.call(finders, using=[sentinels]) == [0, []]
+    assert from_wheel.call(finders, using=[sentinels]) == [0, []]
 
 
 def test_the_other_finders_never_leave_their_places_while_the_sentinel_goes(from_wheel: Environment) -> None:
