@@ -1,4 +1,4 @@
-"""Build arguments as a child process gets them: names on the command line, values in its environment. Pure.
+"""Build arguments: names on a child's command line, values in its environment, names again in its output. Pure.
 
 Any user of the machine can read a command line, so ``--build-arg=NAME`` names an argument, and buildx takes its value
 from its own environment. A name that a tool in that process tree reads would change what the tool does there (measured:
@@ -28,8 +28,15 @@ _RESERVED_NAMES = frozenset(
     "USERPROFILE WINDIR".split()
 )
 _CREDENTIAL = re.compile(r"TOKEN|KEY|SECRET|PASS|CREDENTIAL|AUTH(?!OR)", re.IGNORECASE)
+_PASSWORD_IN_ADDRESS = re.compile(r"://[^/\s:@]*:[^/\s@]+@")
 # The docker CLI sets some of these for its plugins.
 _CHANGED_ON_THE_WAY = ("DOCKER_", "OTEL_")
+
+# BuildKit names a step by its instruction with the values put in, line breaks included; it does so once more where the
+# step failed. What follows such a name begins with "#" again, is empty, or ends what was repeated.
+_STEP = re.compile(r"#\d+ \[| > \[")
+_NOT_A_STEP = re.compile(r"#|------|\s*$")
+_SHORTEST = 6  # characters; what is shorter is found everywhere, and keeps no secret
 
 
 @dataclass(frozen=True)
@@ -74,3 +81,41 @@ def prepare(build_args: Mapping[str, str], parent_environment: Mapping[str, str]
             flags.append(name)
             environment[name] = value
     return BuildArguments(tuple(flags), environment, tuple(exposed))
+
+
+class Mask:
+    """Puts names, ``$NAME``, in the place of values in the output of a build.
+
+    In the names of steps that is done with every value, as in the Dockerfile; with one that looks like a credential,
+    by its name or for a password in an address, anywhere.
+
+    Args:
+        build_args: values by name
+    """
+
+    def __init__(self, build_args: Mapping[str, str]) -> None:
+        names = {part: f"${name}" for name, value in build_args.items() for part in _parts(value)}
+        secret = {part for name, value in build_args.items() if _is_credential(name, value) for part in _parts(value)}
+        # A value that holds another one comes first.
+        self._all = sorted(names.items(), key=lambda item: -len(item[0]))
+        self._secret = [item for item in self._all if item[0] in secret]
+        self._in_step = False
+
+    def __call__(self, line: str) -> str:
+        """The next line of output, as it may be shown."""
+        if _STEP.match(line):
+            self._in_step = True
+        elif _NOT_A_STEP.match(line):
+            self._in_step = False
+        for part, name in self._all if self._in_step else self._secret:
+            if part in line:
+                line = line.replace(part, name)
+        return line
+
+
+def _parts(value: str) -> list[str]:
+    return [part for part in map(str.strip, value.split("\n")) if len(part) >= _SHORTEST]
+
+
+def _is_credential(name: str, value: str) -> bool:
+    return bool(_CREDENTIAL.search(name) or _PASSWORD_IN_ADDRESS.search(value))

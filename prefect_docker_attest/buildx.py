@@ -93,8 +93,9 @@ class Build:
             except OSError as error:
                 raise errors.BuildFailed(_cannot_start(error)) from error
             tail: deque[str] = deque(maxlen=_KEPT_LINES)
+            mask = build_args.Mask(self._options.build_args)
             starts = True
-            for line in command.lines():
+            for line in map(mask, command.lines()):
                 # What follows the first piece of a long line may begin with anything, as with "ERROR: ".
                 if starts:
                     tail.append(line[:_KEPT_CHARACTERS].rstrip("\r\n"))

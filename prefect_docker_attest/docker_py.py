@@ -38,6 +38,12 @@ def build(api: APIClient, given: Mapping[str, Any], *, attestations: bool) -> Ge
     call = docker_py_options.read(given)
     for warning in call.warnings:
         buildx.logger.warning("%s", warning)
+    if call.options.annotations and not _keeps_manifests(api):
+        raise errors.OptionError(
+            "annotations",
+            "the image store of this Docker Engine has no place for them, and they would be lost. Use the containerd "
+            "image store (https://docs.docker.com/engine/storage/containerd/)",
+        )
     call = _with_proxies(api, call, given.get("buildargs") or ())
     options = replace(call.options, platforms=tuple(_full_platform(api, one) for one in call.options.platforms))
     if not attestations:
@@ -71,6 +77,11 @@ def _with_proxies(
     return replace(call, options=options, config_proxies=False)
 
 
+def _keeps_manifests(api: APIClient) -> bool:
+    # A graphdriver image store keeps an image's config and layers, and makes a manifest up at each push.
+    return ["driver-type", "io.containerd.snapshotter.v1"] in (api.info().get("DriverStatus") or [])
+
+
 def _full_platform(api: APIClient, platform: str) -> str:
     # `amd64` is what prefect-docker's own documentation writes. The engine would take it for its own
     # operating system's, buildx takes it for that of the machine it runs on: darwin/amd64 on a Mac.
@@ -97,8 +108,11 @@ def _events(
     try:
         with call.stdin or contextlib.nullcontext(), contextlib.closing(build.output()) as lines:
             for line in lines:
-                yield {"stream": line}
+                if not options.quiet:  # what it prints then is an id that the engine may not have
+                    yield {"stream": line}
         image_id = _image_in_engine(api, build.metadata)
+        if options.multi_platform and not attestations:
+            _check_index(api, image_id)
     except errors.BuildFailed as failure:
         buildx.log_output_of(failure)
         message = f"{failure}{_podman(api)}"
@@ -132,6 +146,16 @@ def _image_in_engine(api: APIClient, metadata: buildx.Metadata) -> str:
             image: dict[str, Any] = api.inspect_image(digest)  # type: ignore[no-untyped-call]
             return str(image["Id"])
     raise errors.BuildFailed(buildx.image_is_elsewhere(cli(), f"docker-py's client ({_address(api)})", digests))
+
+
+def _check_index(api: APIClient, image_id: str) -> None:
+    """Fail for attestations in an index, where the engine lists its manifests (API 1.48: Docker 28)."""
+    url = api._url("/images/{0}/json", image_id)  # type: ignore[attr-defined]  # noqa: SLF001
+    answer: Any = api._get(url, params={"manifests": 1})  # type: ignore[attr-defined]  # noqa: SLF001
+    if any(each["Kind"] == "attestation" for each in answer.json().get("Manifests") or ()):
+        raise errors.BuildFailed(
+            f"The image was built with attestations, although they are off. {errors.INSTALL_BUILDX}"
+        )
 
 
 def _address(api: APIClient) -> str:

@@ -71,7 +71,7 @@ def read(*, path: object, fileobj: Any, dockerfile: object, custom_context: obje
         # docker-py's own: the Dockerfile is all that there is in the context.
         with utils.mkbuildcontext(fileobj) as made:
             return BuildContext("-", None, _archive(made))
-    remote = BuildContext(options.text("path", path), _inside(file))
+    remote = BuildContext(options.path("path", path), _inside(file))
     return remote if remote.is_remote else _folder(remote.place, file)
 
 

@@ -94,7 +94,7 @@ def read(given: Mapping[str, Any]) -> DockerPyBuild:
         rest.pop(name, None)
     tag = rest.pop("tag", None)
     if tag is not None and not utils.match_tag(options.text("tag", tag)):
-        raise OptionError("tag", f"invalid tag '{tag}': invalid reference format", tag)
+        raise OptionError("tag", f"invalid tag {tag!r}: invalid reference format", tag)
     _refuse(rest)
     warnings: list[str] = []
     values: dict[str, Any] = {name: convert(rest.pop(name)) for name, convert in _CONVERT.items() if name in rest}

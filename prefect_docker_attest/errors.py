@@ -100,7 +100,7 @@ _ADVICE: tuple[tuple[str, str], ...] = (
     ),
     (r"[Aa]ttestation is not supported", f"Attestations need {_CONTAINERD_STORE}"),
     (
-        r"[Cc]annot connect to the Docker daemon|error during connect",
+        r"[Cc]annot connect to the Docker daemon|error during connect|(?<!Service )Unavailable(?: desc =|:)",
         "Check that Docker runs, and that DOCKER_HOST and `docker context ls` name the engine you mean: `docker info`.",
     ),
     (

@@ -110,16 +110,27 @@ def arguments(options: BuildxOptions, build_args: Sequence[str], metadata_file: 
 def as_csv(fields: Sequence[str]) -> str:
     """One line of comma-separated values, quoted where buildx's reader needs it."""
     line = io.StringIO()
-    csv.writer(line, lineterminator="").writerow(fields)
-    return line.getvalue()
+    # Python before 3.13 puts quotes around those line ends only that it writes itself.
+    csv.writer(line, lineterminator="\r\n").writerow(fields)
+    return line.getvalue().removesuffix("\r\n")
 
 
 def text(option: str, value: object) -> str:
-    """The value of an option that is a text or a path.
+    """The value of an option that is a text.
 
     Raises:
-        OptionError: it is none, or no process can be given it (a NUL, a lone surrogate)
+        OptionError: it is none, or it would not arrive as it is (a NUL, a lone surrogate: BuildKit reads UTF-8)
     """
+    found = path(option, value)
+    try:
+        found.encode()
+    except UnicodeEncodeError as error:
+        raise OptionError(option, f"the text holds {found[error.start]!r}, which is not Unicode", value) from None
+    return found
+
+
+def path(option: str, value: object) -> str:
+    """The value of an option that is a path, which may be any bytes that the system takes for one."""
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
     if not isinstance(value, str):

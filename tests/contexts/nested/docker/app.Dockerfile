@@ -1,0 +1,3 @@
+FROM scratch
+COPY . /context/
+LABEL from=nested

@@ -1,0 +1,163 @@
+"""Where BuildKit builds unlike docker-py's classic builder, whatever it is told: the README's list, seen in runs."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import socket
+import tarfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from docker.errors import ImageNotFound
+from prefect.utilities.dockerutils import docker_client
+
+from both_builders import Built, Failed, build, differences
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from private_docker import Engine, Registry
+
+CONTEXTS = Path(__file__).parents[1] / "contexts"
+COPY_ALL = "FROM scratch\nCOPY . /\n"
+
+# The classic builder's, and ours.
+UNLIKE = {
+    "/copied": ("file 0755", "file 4755"),
+    "/owned": ("folder 0755 0:0", "folder 0755 5:7"),
+    "/seen/set": ("'environment\\n'", "'argument\\n'"),
+    "/seen/here-document": ("''", "'text\\n'"),
+    "/seen/hostname": ("'id\\n'", "'buildkitsandbox\\n'"),
+    "/seen/hostname-is-a-variable": ("'1\\n'", "'0\\n'"),
+    "/seen/hosts": ("'7\\n'", "'2\\n'"),
+    "/seen/platform": ("'\\n'", "'linux/amd64\\n'"),
+    "/seen/proxies": ("'HTTPS_PROXY=x\\n'", "'HTTPS_PROXY=x\\nhttps_proxy=x\\n'"),
+    "/volume/written": ("None", "file 0644 0:0"),
+    "/work": ("folder 0755 0:0", "folder 0755 1000:1000"),
+    "/work/folder": ("folder 0755 0:0", "folder 0755 1000:1000"),
+    # The classic builder drops what a step writes to a volume, and with it the step.
+    "layers": ("8", "9"),
+}
+
+
+def written(folder: Path, files: Mapping[str, str]) -> str:
+    for name, text in {"Dockerfile": COPY_ALL, **files}.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+    return str(folder)
+
+
+def both(path: str, **options: object) -> tuple[Built, Built]:
+    return build(switched_on=False, path=path, **options), build(switched_on=True, path=path, **options)
+
+
+@pytest.mark.usefixtures("engine")
+def test_what_a_dockerfile_does(tmp_path: Path) -> None:
+    shutil.copy(CONTEXTS / "unlike/Dockerfile", tmp_path)
+    (tmp_path / "runs-as-owner").touch()
+    (tmp_path / "runs-as-owner").chmod(0o4755)
+    with tarfile.open(tmp_path / "archive.tar", "w") as archive:
+        archive.addfile(tarfile.TarInfo("x"))
+
+    found = differences(*both(str(tmp_path), buildargs={"HTTPS_PROXY": "x"}))
+    found.pop("/owned/x", None)  # BuildKit gives the archive's files to the owner as well since 0.13.2 or later
+    assert found.keys() == UNLIKE.keys()
+    for name, seen in found.items():
+        assert [words in str(each) for words, each in zip(UNLIKE[name], seen, strict=True)] == [True, True], (
+            name,
+            seen,
+        )
+
+
+@pytest.mark.usefixtures("engine")
+def test_what_is_ignored(tmp_path: Path) -> None:
+    patterns = ("mark", "[^a].txt", "**.md", "**/deep", "!**/kept", "\\#hash", "../up", "docker")
+    names = ("mark", "a.txt", "b.txt", "docs/x.md", "src/deep/kept", "#hash", "up")
+    files = {**dict.fromkeys(names, ""), ".dockerignore": "\ufeff" + "\n".join(patterns), "docker/file": COPY_ALL}
+    found = differences(*both(written(tmp_path, files), dockerfile="docker/file"))
+    in_classic = {name for name, (_, ours) in found.items() if ours is None}
+    in_ours = {name for name, (classic, _) in found.items() if classic is None}
+    assert in_classic == {"/mark", "/b.txt", "/docs/x.md", "/#hash", "/docker"}
+    assert in_ours == {"/a.txt", "/src/deep", "/src/deep/kept", "/up"}
+
+
+@pytest.mark.usefixtures("containerd_engine")
+def test_a_dockerfile_may_have_its_own_list_of_what_is_ignored(tmp_path: Path) -> None:
+    files = {"a": "", "b": "", ".dockerignore": "a\n", "Dockerfile.dockerignore": "b\n"}
+    found = differences(*both(written(tmp_path, files)))
+    assert {name: ours is None for name, (_, ours) in found.items()} == {"/a": False, "/b": True}
+
+
+@pytest.mark.usefixtures("containerd_engine")
+def test_the_list_of_what_is_ignored_is_copied_as_it_is(tmp_path: Path) -> None:
+    path = written(tmp_path, {"context/.dockerignore": "x\n"})
+    found = differences(*both(f"{path}/context", dockerfile="../Dockerfile"))
+    classic, ours = found.pop("/.dockerignore")
+    assert ".dockerfile." in classic
+    assert "'x\\n'" in ours
+    assert not found
+
+
+@pytest.mark.usefixtures("containerd_engine")
+def test_a_socket_is_an_empty_file(tmp_path: Path) -> None:
+    path = written(tmp_path, {})
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(f"{path}/socket")
+        found = differences(*both(path))
+    assert found.keys() == {"/socket"}
+    assert "''" in found["/socket"][1]
+
+
+BUILDS_HERE_ALONE = {
+    "a stage that nothing needs fails": "FROM busybox AS needless\nRUN false\nFROM scratch\nLABEL x=1\n",
+    "a pattern matches nothing": "FROM scratch\nCOPY nothing* /\n",
+}
+FAILS_HERE_ALONE = {
+    "a frontend that cannot be had": {"Dockerfile": f"# syntax=127.0.0.1:1/frontend\n{COPY_ALL}"},
+    "a lone exclamation mark": {".dockerignore": "!\n"},
+}
+
+
+@pytest.mark.usefixtures("containerd_engine")
+@pytest.mark.parametrize("name", BUILDS_HERE_ALONE)
+def test_what_only_buildkit_builds(name: str, tmp_path: Path) -> None:
+    path = written(tmp_path, {"Dockerfile": BUILDS_HERE_ALONE[name]})
+    with pytest.raises(Failed):
+        build(switched_on=False, path=path)
+    assert build(switched_on=True, path=path)
+
+
+@pytest.mark.usefixtures("containerd_engine")
+@pytest.mark.parametrize("name", FAILS_HERE_ALONE)
+def test_what_only_the_classic_builder_builds(name: str, tmp_path: Path) -> None:
+    path = written(tmp_path, FAILS_HERE_ALONE[name])
+    assert build(switched_on=False, path=path)
+    with pytest.raises(Failed):
+        build(switched_on=True, path=path)
+
+
+@pytest.mark.usefixtures("engine")
+def test_a_base_image_stays_the_builders_own(registry: Registry) -> None:
+    name = f"{registry.address}/library/busybox"
+    with docker_client() as client:
+        build(switched_on=True, fileobj=io.BytesIO(f"FROM {name}\n".encode()))
+        with pytest.raises(ImageNotFound):
+            client.images.get(name)
+        build(switched_on=False, fileobj=io.BytesIO(f"FROM {name}\n".encode()))
+        client.images.remove(name)
+
+
+def test_a_base_image_of_another_platform_is_not_taken(graphdriver_engine: Engine, registry: Registry) -> None:
+    # A containerd image store keeps both.
+    name = f"{registry.address}/library/busybox"
+    graphdriver_engine.run("docker", "pull", "--quiet", "--platform=linux/arm64", name)
+    try:
+        dockerfile = f"FROM {name}\n".encode()
+        classic, ours = (
+            build(switched_on=switched_on, fileobj=io.BytesIO(dockerfile)) for switched_on in (False, True)
+        )
+    finally:
+        graphdriver_engine.run("docker", "image", "rm", name)
+    assert (classic.says["Architecture"], ours.says["Architecture"]) == ("arm64", "amd64")

@@ -1,0 +1,138 @@
+"""Build arguments: by name where that is safe, on the command line where the name means something to a tool."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prefect_docker_attest.build_args import Mask, is_reserved, prepare
+
+PARENT = {"PATH": "/usr/bin", "HTTP_PROXY": "http://user:pass@proxy", "CI": "true", "DOCKER_HOST": "unix:///d.sock"}
+
+RESERVED = [
+    "DOCKER_HOST", "DOCKER_CONFIG", "DOCKER_CONTEXT", "BUILDX_BUILDER", "BUILDKIT_HOST", "KUBERNETES_SERVICE_HOST",
+    "AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AZURE_CLIENT_SECRET", "GOOGLE_APPLICATION_CREDENTIALS", "CLOUDSDK_CONFIG",
+    "PATH", "HOME", "TMPDIR", "LD_PRELOAD", "LD_LIBRARY_PATH", "DYLD_INSERT_LIBRARIES", "GODEBUG", "GOTRACEBACK",
+    "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "FTP_PROXY", "SSL_CERT_FILE", "KUBECONFIG", "SSH_AUTH_SOCK",
+    "GIT_SSH_COMMAND", "XDG_CONFIG_HOME", "BASH_ENV", "ENV", "IFS", "PYTHONPATH", "PYTHONSTARTUP", "NODE_OPTIONS",
+    "PERL5OPT", "RUBYOPT", "JAVA_TOOL_OPTIONS", "ZDOTDIR", "OTEL_EXPORTER_OTLP_ENDPOINT", "SOURCE_DATE_EPOCH",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", [str.upper, str.lower, str.title])
+@pytest.mark.parametrize("name", RESERVED)
+def test_what_a_tool_reads_is_not_put_into_its_environment(name: str, change: type[str]) -> None:
+    name = change(name)
+    prepared = prepare({name: "value"}, {})
+    assert prepared.flags == (f"{name}=value",)
+    assert prepared.environment == {}
+
+
+@pytest.mark.parametrize(
+    "name", ["VERSION", "MY_TOKEN", "pip_index", "PREFECT_API_KEY", "GPU", "A B\nC", "é", "MYPATH"]
+)
+def test_any_other_name_keeps_its_value_off_the_command_line(name: str) -> None:
+    prepared = prepare({name: "secret value"}, PARENT)
+    assert prepared.flags == (name,)
+    assert prepared.environment == {name: "secret value"}
+    assert prepared.exposed == ()
+
+
+def test_a_name_that_the_child_inherits_with_another_value_is_not_replaced_there() -> None:
+    prepared = prepare({"CI": "false"}, PARENT)
+    assert prepared.flags == ("CI=false",)
+    assert prepared.environment == {}
+
+
+def test_a_value_that_the_child_inherits_needs_no_place_on_the_command_line() -> None:
+    # A proxy's address, which may hold a password, or the caller's own cloud credentials.
+    prepared = prepare({"HTTP_PROXY": PARENT["HTTP_PROXY"], "CI": "true"}, PARENT)
+    assert prepared.flags == ("HTTP_PROXY", "CI")
+    assert prepared.environment == {}
+    assert prepared.exposed == ()
+
+
+def test_what_the_docker_cli_may_change_on_the_way_is_said_in_full() -> None:
+    assert prepare({"DOCKER_HOST": PARENT["DOCKER_HOST"]}, PARENT).flags == ("DOCKER_HOST=unix:///d.sock",)
+
+
+def test_credentials_on_the_command_line_are_named() -> None:
+    given = {
+        "AWS_SECRET_ACCESS_KEY": "x",
+        "aws_session_token": "x",
+        "AWS_REGION": "x",
+        "GIT_AUTHOR_NAME": "x",
+        "TOKEN": "x",
+    }
+    assert prepare(given, {}).exposed == ("AWS_SECRET_ACCESS_KEY", "aws_session_token")
+    assert prepare({"TOKEN": "x"}, {"TOKEN": "y"}).exposed == ("TOKEN",)
+
+
+NAMES = st.one_of(
+    st.sampled_from(RESERVED).map(lambda name: name.lower()) | st.sampled_from([*RESERVED, *PARENT]),
+    st.text(min_size=1).filter(lambda name: "=" not in name and "\0" not in name),
+)
+VALUES = st.one_of(st.sampled_from([*PARENT.values(), ""]), st.text().filter(lambda value: "\0" not in value))
+
+
+@given(st.dictionaries(NAMES, VALUES))
+def test_buildx_reads_the_values_and_no_tool_reads_another_environment(build_args: dict[str, str]) -> None:
+    prepared = prepare(build_args, PARENT)
+    child = {**PARENT, **prepared.environment}
+    # buildx, util/buildflags: what has no "=" is looked up in the environment.
+    read = {
+        name: value if equals else child[name]
+        for name, equals, value in (flag.partition("=") for flag in prepared.flags)
+    }
+    assert read == build_args
+    assert {name: child[name] for name in PARENT} == PARENT
+    assert not [name for name in prepared.environment if is_reserved(name)]
+
+
+# As BuildKit 0.13 and 0.23 print it for `RUN deploy "$KEY" $VERSION $APP`.
+SHOWN = """#6 [2/4] RUN deploy "-----BEGIN KEY-----
+c2VjcmV0
+-----END KEY-----" 1.2.3 my-application
+#6 0.123 deploying my-application 1.2.3
+#6 0.124 with c2VjcmV0
+#6 ERROR: process "/bin/sh -c deploy \\"$KEY\\" $VERSION $APP" did not complete successfully: exit code: 1
+------
+ > [2/4] RUN deploy "-----BEGIN KEY-----
+c2VjcmV0
+-----END KEY-----" 1.2.3 my-application:
+0.124 with c2VjcmV0
+------
+my-application is not in a step, c2VjcmV0 is a secret
+"""
+BY_NAME = """#6 [2/4] RUN deploy "$KEY
+$KEY
+$KEY" 1.2.3 $APP
+#6 0.123 deploying my-application 1.2.3
+#6 0.124 with $KEY
+#6 ERROR: process "/bin/sh -c deploy \\"$KEY\\" $VERSION $APP" did not complete successfully: exit code: 1
+------
+ > [2/4] RUN deploy "$KEY
+$KEY
+$KEY" 1.2.3 $APP:
+0.124 with $KEY
+------
+my-application is not in a step, $KEY is a secret
+"""
+
+
+def test_output_shows_names_in_the_place_of_values() -> None:
+    key = "-----BEGIN KEY-----\r\nc2VjcmV0\n-----END KEY-----"
+    mask = Mask({"KEY": key, "APP": "my-application", "VERSION": "1.2.3"})
+    assert "".join(map(mask, SHOWN.splitlines(keepends=True))) == BY_NAME
+
+
+def test_a_value_that_holds_another_is_shown_by_its_own_name() -> None:
+    mask = Mask({"A_TOKEN": "secret", "B_TOKEN": "secret-too"})
+    assert mask("#6 0.1 secret-too and secret\n") == "#6 0.1 $B_TOKEN and $A_TOKEN\n"
+
+
+def test_an_address_with_a_password_is_a_credential() -> None:
+    mask = Mask({"INDEX": "https://user:password@host/simple", "HOST": "https://host/simple"})
+    assert mask("#6 0.1 from https://user:password@host/simple\n") == "#6 0.1 from $INDEX\n"
+    assert mask("#6 0.1 from https://host/simple\n") == "#6 0.1 from https://host/simple\n"
