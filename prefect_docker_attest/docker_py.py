@@ -7,8 +7,8 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import docker.errors
 from docker import DockerClient
+from docker import errors as docker_errors
 
 from prefect_docker_attest import buildx, docker_py_options, errors, manifest
 
@@ -142,7 +142,7 @@ def _image_in_engine(api: APIClient, metadata: buildx.Metadata) -> str:
     """
     digests = manifest.image_ids(metadata)
     for digest in digests:
-        with contextlib.suppress(docker.errors.NotFound):
+        with contextlib.suppress(docker_errors.NotFound):
             image: dict[str, Any] = api.inspect_image(digest)  # type: ignore[no-untyped-call]
             return str(image["Id"])
     raise errors.BuildFailed(buildx.image_is_elsewhere(cli(), f"docker-py's client ({_address(api)})", digests))

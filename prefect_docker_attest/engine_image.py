@@ -7,8 +7,8 @@ import tarfile
 from typing import TYPE_CHECKING, Any
 
 import docker
-import docker.errors
 import requests
+from docker import errors as docker_errors
 
 from prefect_docker_attest import layers
 from prefect_docker_attest.inspection import LONGEST_DOCUMENT, Descriptor, ImageError
@@ -50,9 +50,9 @@ class EngineImage:
             with client.api, tarfile.open(fileobj=layers.Stream(export), mode="r|") as archive:
                 for member in archive:
                     self._take(archive, member, verify_layers=verify_layers)
-        except docker.errors.ImageNotFound as error:
+        except docker_errors.ImageNotFound as error:
             raise ImageError(f"{self.name} has no image {reference!r}: see `docker images`.") from error
-        except (docker.errors.DockerException, requests.RequestException, tarfile.TarError) as error:
+        except (docker_errors.DockerException, requests.RequestException, tarfile.TarError) as error:
             raise ImageError(f"{self.name} does not give the image: {error}. Check it with `docker info`.") from error
         if "index.json" not in self._documents:
             raise ImageError(f"{self.name} exports no OCI image layout: Docker 25 or newer is needed.")

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.request import parse_http_list, parse_keqv_list
 
-import docker.errors
 import httpx
 from docker import auth
+from docker import errors as docker_errors
 from docker.credentials.errors import InitializationError
 
 from prefect_docker_attest import layers, manifest
@@ -211,7 +211,7 @@ def _credentials(registry: str) -> dict[str, str]:
     """What docker's configuration or its credential helper has for a registry; nothing secret in an error."""
     try:
         found: dict[str, Any] = auth.resolve_authconfig(auth.load_config(), registry) or {}
-    except docker.errors.DockerException as error:
+    except docker_errors.DockerException as error:
         cause = error.__cause__
         reason = f": {cause}" if isinstance(cause, InitializationError) else ""
         raise ImageError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import subprocess
@@ -14,6 +15,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import private_docker as machine
+
+# After Prefect, which loads docker-py lazily, `from docker.errors import ...` of a test would load that module twice.
+importlib.import_module("docker")
 
 if TYPE_CHECKING:
     from private_docker import Engine, PrivateDocker, Registry

@@ -1,0 +1,288 @@
+"""What a build is given stays what it is: no secret on a command line, no value that becomes a flag or a variable."""
+
+from __future__ import annotations
+
+import http.server
+import io
+import json
+import logging
+import os
+import shutil
+import socket
+import subprocess
+import threading
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import pytest
+from prefect.utilities.dockerutils import BuildError, build_image, docker_client
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from private_docker import Engine
+
+pytestmark = pytest.mark.usefixtures("switched_on")
+
+OURS = "prefect_docker_attest"
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Path:
+    (tmp_path / "context").mkdir()
+    return tmp_path / "context"
+
+
+def build(context: Path, content: str, stream: io.StringIO | None = None, **options: Any) -> str:
+    (context / "Dockerfile").write_text(content)
+    return build_image(context, stream_progress_to=stream, **options)
+
+
+def output_of(image_id: str, *command: str) -> bytes:
+    return subprocess.run(["docker", "run", "--rm", image_id, *command], capture_output=True, check=True).stdout
+
+
+@contextmanager
+def every_command_line() -> Iterator[set[bytes]]:
+    """All command lines that are on this machine in the meantime."""
+    seen: set[bytes] = set()
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.is_set():
+            for process in os.listdir("/proc"):
+                if process.isdecimal():
+                    with suppress(OSError):
+                        seen.add(Path(f"/proc/{process}/cmdline").read_bytes())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        watcher.join()
+
+
+@pytest.mark.usefixtures("engine")
+def test_values_stand_on_no_command_line_and_in_no_line_of_output(
+    context: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    values = {name: f"{name}-{uuid4()}" for name in ("plain", "token", "inherited", "variable", "file")}
+    monkeypatch.setenv("A_SECRET", values["variable"])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", values["inherited"])
+    (tmp_path / "secret").write_text(values["file"])
+    mounts = "--mount=type=secret,id=one --mount=type=secret,id=two"
+    # BuildKit names a step by its instruction, with the values of arguments put in.
+    use = 'echo "$PLAIN $TOKEN $AWS_SECRET_ACCESS_KEY" > /all; cat /run/secrets/* >> /all; sleep 2'
+    dockerfile = f"FROM busybox\nARG PLAIN TOKEN AWS_SECRET_ACCESS_KEY\nRUN {mounts} {use}\n"
+    given: dict[str, Any] = {
+        "buildargs": {"PLAIN": values["plain"], "TOKEN": values["token"], "AWS_SECRET_ACCESS_KEY": values["inherited"]},
+        "secrets": ["id=one,env=A_SECRET", f"id=two,src={tmp_path}/secret"],
+    }
+    stream = io.StringIO()
+    with caplog.at_level(logging.DEBUG), every_command_line() as seen:
+        image_id = build(context, dockerfile, stream, **given)
+        with pytest.raises(BuildError) as error:
+            build(context, f'{dockerfile}RUN test "$PLAIN$TOKEN" = ""\n', stream, **given)
+
+    assert output_of(image_id, "cat", "/all").decode().replace("\n", " ").split() == [
+        *(values[name] for name in ("plain", "token", "inherited")),
+        values["variable"] + values["file"],
+    ]
+    # The watch was on: it saw the docker CLI, its plugin, and the command itself.
+    docker = {one.split(b"\0")[0].rpartition(b"/")[2] for one in seen if b"--build-arg=TOKEN" in one.split(b"\0")}
+    assert docker == {b"docker", b"docker-buildx"}
+    assert any(one.split(b"\0")[-3:-1] == [b"sleep", b"2"] for one in seen)
+    assert use in stream.getvalue()
+    assert '3/3] RUN test "$PLAIN$TOKEN" = ""\n' in str(error.value)
+    told = [*(one.decode(errors="replace") for one in seen), stream.getvalue(), str(error.value), caplog.text]
+    assert [each for each in told if any(value in each for value in values.values())] == []
+
+
+SABOTAGE = {
+    "DOCKER_HOST": "tcp://127.0.0.1:1",
+    "DOCKER_CONFIG": "/nowhere",
+    "docker_context": "nowhere",
+    "Docker_Tls_Verify": "1",
+    "BUILDX_BUILDER": "nowhere",
+    "BUILDKIT_PROGRESS": "rawjson",
+    "PATH": "/nowhere",
+    "LD_PRELOAD": "/nowhere.so",
+    "HOME": "/nowhere",
+    "TMPDIR": "/nowhere",
+    "HTTP_PROXY": "http://127.0.0.1:1",
+    "https_proxy": "http://127.0.0.1:1",
+    "AWS_ACCESS_KEY_ID": "AKIA",
+    "aws_profile": "nobody",
+    "GODEBUG": "nonsense",
+    "SSL_CERT_FILE": "/nowhere",
+    "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1",
+    "XDG_CONFIG_HOME": "/nowhere",
+}
+
+
+@pytest.mark.usefixtures("engine")
+def test_names_that_would_change_a_tool_change_none_and_arrive_in_the_build(context: Path) -> None:
+    arguments = "".join(f"ARG {name}\n" for name in SABOTAGE)
+    values = " ".join(f'"${name}"' for name in SABOTAGE)
+    # printf is the shell's own: there is no PATH here to find another.
+    image_id = build(
+        context, f"FROM busybox\n{arguments}RUN printf '%s\\n' {values} > /arguments\n", buildargs=SABOTAGE
+    )
+    assert output_of(image_id, "cat", "/arguments").decode().splitlines() == list(SABOTAGE.values())
+
+
+class _Doorkeeper(http.server.BaseHTTPRequestHandler):
+    """A registry that asks everyone for a password, and has nothing."""
+
+    def handle(self) -> None:
+        # Engines try TLS first, and are content with plain HTTP only where that is what answers.
+        if self.connection.recv(1, socket.MSG_PEEK) == b"\x16":
+            self.wfile.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+        else:
+            super().handle()
+
+    def do_GET(self) -> None:
+        if "Authorization" in self.headers:
+            self.send_response(404)
+        else:
+            self.send_response(401)
+            self.send_header("WWW-Authenticate", 'Basic realm="test"')
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_HEAD = do_GET  # noqa: N815 the name is http.server's
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 the name is http.server's
+        """Print nothing."""
+
+
+@pytest.fixture
+def doorkeeper() -> Iterator[str]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Doorkeeper) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+HELPER = """#!/bin/sh
+# What a credential helper sees of build arguments.
+tr '\\0' '\\n' < /proc/self/environ > "{record}"
+echo '{{"ServerURL": "x", "Username": "user", "Secret": "password"}}'
+"""
+
+
+def test_a_credential_helper_sees_no_reserved_name(
+    containerd_engine: Engine, context: Path, doorkeeper: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    helper, record = tmp_path / "docker-credential-recorder", tmp_path / "record"
+    helper.write_text(HELPER.format(record=record))
+    helper.chmod(0o755)
+    config = tmp_path / "config"
+    shutil.copytree(containerd_engine.environment["DOCKER_CONFIG"], config, symlinks=True)
+    (config / "config.json").write_text(json.dumps({"credHelpers": {doorkeeper: "recorder"}}))
+    monkeypatch.setenv("DOCKER_CONFIG", str(config))
+    monkeypatch.setenv("PATH", f"{tmp_path}:{containerd_engine.environment['PATH']}")
+    with pytest.raises(BuildError, match="not found"):
+        build(context, f"FROM {doorkeeper}/image\n", buildargs={**SABOTAGE, "PLAIN": "passed on"}, pull=True)
+
+    seen = dict(line.split("=", 1) for line in record.read_text().splitlines() if "=" in line)
+    # So it would have seen the others.
+    assert seen["PLAIN"] == "passed on"
+    assert seen["PATH"] == os.environ["PATH"]
+    assert {name: seen[name] for name in SABOTAGE if seen.get(name) == SABOTAGE[name]} == {}
+
+
+@pytest.mark.usefixtures("containerd_engine")
+@pytest.mark.parametrize("name", ["PLAIN", "AWS_SECRET_ACCESS_KEY"])
+def test_a_value_that_is_too_long_for_a_process_is_refused_in_words(context: Path, name: str) -> None:
+    with pytest.raises(BuildError, match="128 KiB for one value") as error:
+        build(context, "FROM busybox\n", buildargs={name: "secret" * 40_000})
+    assert "secretsecret" not in str(error.value)
+    assert "secrets=['id=NAME,src=FILE']" in str(error.value)
+
+
+@pytest.mark.usefixtures("containerd_engine")
+def test_a_value_of_100_kib_arrives(context: Path) -> None:
+    image_id = build(
+        context, 'FROM busybox\nARG LONG\nRUN printf %s "$LONG" > /long\n', buildargs={"LONG": "long" * 25_000}
+    )
+    assert output_of(image_id, "wc", "-c", "/long").split()[0] == b"100000"
+
+
+@pytest.mark.usefixtures("containerd_engine")
+def test_a_credential_on_the_command_line_is_warned_of_once(context: Path, caplog: pytest.LogCaptureFixture) -> None:
+    given = {
+        "AWS_SECRET_ACCESS_KEY": "very secret",
+        "AWS_SESSION_TOKEN": "very secret",
+        "AWS_REGION": "x",
+        "TOKEN": "x",
+    }
+    build(context, "FROM busybox\n", buildargs=given)
+    (warning,) = [record for record in caplog.records if record.name == OURS]
+    assert warning.levelno == logging.WARNING
+    said = warning.getMessage()
+    assert "AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN are visible in the build's command line" in said
+    assert "secrets=['id=NAME,env=NAME']" in said
+    assert "very secret" not in caplog.text
+
+
+NASTY = [
+    "--help", "-", "", " two  words ", "'single'", '"double"', "two\nlines\n", "return\r\n", "tab\t", "a,b=c", "=",
+    "$(id) `id` $HOME", ";&|<>*?~!#%\\", "é \u202e 😀", "{{.}}", "x" * 50_000,
+]  # fmt: skip
+
+
+@pytest.mark.usefixtures("engine")
+def test_nasty_values_arrive_as_they_are(context: Path) -> None:
+    buildargs = {f"A{number}": value for number, value in enumerate(NASTY)}
+    labels = {f"label {value[:50]}".replace("=", ""): value for value in NASTY}
+    names = " ".join(f'"${name}"' for name in buildargs)
+    (context / "Dockerfile").write_text(
+        f"FROM busybox\nARG {' '.join(buildargs)}\nRUN printf '%s\\0' {names} > /arguments\n"
+    )
+    with docker_client() as client:
+        events: Any = client.api.build(path=str(context), buildargs=buildargs, labels=labels, decode=True)
+        (image_id,) = [event["aux"]["ID"] for event in events if "aux" in event]
+        assert client.images.get(image_id).labels == labels
+    assert output_of(image_id, "cat", "/arguments") == b"".join(value.encode() + b"\0" for value in NASTY)
+
+
+REFUSED: Mapping[str, tuple[dict[str, Any], str]] = {
+    "a target": ({"target": "--help"}, 'target stage "--help" could not be found'),
+    "a tag": ({"tag": "--help"}, "invalid tag '--help': invalid reference format"),
+    "a platform": ({"platform": "--help/x y"}, "platform"),
+    "a builder": ({"builder": "--help"}, 'no builder "--help" found'),
+    "a host": ({"extra_hosts": ["--help"]}, "invalid host --help"),
+    "a Dockerfile": ({"dockerfile": "--help"}, "Cannot locate specified Dockerfile"),
+    "what is not Unicode": ({"buildargs": {"A": "\ud800"}}, "buildargs['A']"),
+}
+
+
+@pytest.mark.usefixtures("containerd_engine")
+@pytest.mark.parametrize("what", REFUSED)
+def test_a_value_that_is_no_value_is_refused_in_words(context: Path, what: str) -> None:
+    options, said = REFUSED[what]
+    with pytest.raises(BuildError) as error:
+        build(context, "FROM busybox\n", **options)
+    assert said in str(error.value)
+
+
+FOLDERS = [
+    "-", "--", "--help", "-f", "with space", "new\nline", "a,b=c", "é😀", "$HOME", "not utf-8 \udcff", "http:",
+]  # fmt: skip
+
+
+@pytest.mark.usefixtures("containerd_engine")
+@pytest.mark.parametrize("name", FOLDERS, ids=ascii)
+def test_a_folder_of_any_name_is_a_context(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    context, stream = Path(name), io.StringIO()
+    context.mkdir()
+    (context / "own").write_text(f"file of {name!a}\n")
+    build(context, "FROM busybox\nCOPY own /\nRUN cat /own\n", stream)
+    assert f" file of {name!a}\n" in stream.getvalue()
