@@ -1,0 +1,95 @@
+"""The table and the picture of what was measured."""
+
+from __future__ import annotations
+
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+Runs = "Sequence[Mapping[str, float]]"
+FLOOR = "by hand"
+MB = 1_000_000
+
+
+def _median(runs: Sequence[Mapping[str, float]], figure: str) -> float:
+    return median(run[figure] for run in runs)
+
+
+def ratios(runs: Mapping[str, Sequence[Mapping[str, float]]], way: str) -> list[float]:
+    """Of each turn, what a way took over what the command typed by hand took."""
+    return [run["seconds"] / floor["seconds"] for run, floor in zip(runs[way], runs[FLOOR], strict=False)]
+
+
+def table(results: Mapping[str, Any]) -> str:
+    """The results as Markdown: medians; of ratios with their least and greatest."""
+    lines = [f"Measured on {results['machine']}; {results['versions']}.", ""]
+    for store, works in results["builds"].items():
+        lines += [
+            f"### {store} image store",
+            "",
+            "| work | by hand, s | this package | classic builder | build_backend | CPU, s | memory, MB | disk, MB |",
+            "|---|---|---|---|---|---|---|---|",
+        ]
+        lines += [_row(name, runs) for name, runs in works.items()]
+        lines += [""]
+    if results["start_up"]:
+        lines += [
+            "### Start-up",
+            "",
+            "| program | without, ms | with, ms | median of the differences |",
+            "|---|---|---|---|",
+        ]
+        for program, taken in results["start_up"].items():
+            differences = [a - b for a, b in zip(taken["with"], taken["without"], strict=True)]
+            row = (median(taken["without"]), median(taken["with"]), median(differences))
+            lines.append(f"| `{program}` | {row[0]:.1f} | {row[1]:.1f} | {row[2]:+.2f} |")
+        lines += [""]
+    lines += [
+        "Seconds of the command typed by hand; of the others, the median ratio to it of the same turn (least - greatest).",
+        "CPU, peak of memory and temporary disk space: what the process that calls Prefect took, this package / classic.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _row(name: str, runs: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
+    cells = [name, f"{_median(runs[FLOOR], 'seconds'):.2f}"]
+    for way in ("this package", "classic", "build_backend"):
+        found = ratios(runs, way) if way in runs else []
+        cells.append(f"{median(found):.2f} ({min(found):.2f} - {max(found):.2f})" if found else "fails")
+    for figure, unit, digits in (("cpu", 1, 2), ("memory", MB, 0), ("space", MB, 0)):
+        both = [_median(runs[way], figure) / unit if way in runs else None for way in ("this package", "classic")]
+        cells.append(" / ".join("-" if each is None else f"{each:.{digits}f}" for each in both))
+    return f"| {' | '.join(cells)} |"
+
+
+def draw(results: Mapping[str, Any], path: Path) -> None:
+    """Bars of the ratios to the command typed by hand, a panel for each image store."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    mpl.rcParams["svg.hashsalt"] = "benchmark"  # the same picture for the same figures
+    colors = {"this package": "#1f77b4", "classic": "#d62728", "build_backend": "#999999"}
+    labels = {"this package": "this package", "classic": "classic builder", "build_backend": 'build_backend="buildx"'}
+    figure = Figure(figsize=(11, 7.5), layout="constrained")
+    panels = figure.subplots(1, len(results["builds"]), sharey=True, squeeze=False)[0]
+    for panel, (store, works) in zip(panels, results["builds"].items(), strict=True):
+        names = list(works)
+        for number, way in enumerate(colors):
+            places = [place + (number - 1) * 0.27 for place in range(len(names))]
+            values = [median(ratios(works[name], way)) if way in works[name] else 0 for name in names]
+            panel.barh(places, values, height=0.25, color=colors[way], label=labels[way])
+        panel.axvline(1, color="black", linewidth=1)
+        panel.set_xscale("log")
+        panel.set_xticks([0.1, 0.5, 1, 2, 5, 10, 20, 40], ["0.1", "0.5", "1", "2", "5", "10", "20", "40"])
+        panel.set_yticks(range(len(names)), names)
+        panel.set_title(f"{store} image store")
+        panel.set_xlabel("time, as a multiple of `docker buildx build` typed by hand")
+        panel.grid(axis="x", alpha=0.3)
+    panels[0].invert_yaxis()
+    panels[0].legend(loc="lower right")
+    figure.suptitle(f"Building through Prefect ({results['versions']}): less is better")
+    figure.savefig(path, metadata={"Date": None})

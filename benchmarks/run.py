@@ -1,0 +1,158 @@
+"""Measure builds and start-up, and write benchmarks/results.json, benchmarks/results.md and docs/benchmark.svg.
+
+Brings up private engines of both image stores (Debian, root). Every figure is a median of runs in which the ways take
+turns. `scripts/tox -e benchmark` runs all of it, `scripts/tox -e benchmark -- "3 files"` what has these words in its name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import venv
+from pathlib import Path
+from statistics import median
+from typing import IO, TYPE_CHECKING, Any, cast
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "tests"))
+
+import private_docker  # noqa: E402
+import report  # noqa: E402 the others' folder is on the path only now
+import ways  # noqa: E402
+from work import Work, pick  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+START_UP = {
+    "python -I -c pass": (["-I", "-c", "pass"], 200),
+    'python -c "import prefect"': (["-c", "import prefect"], 15),
+    'python -c "import prefect.docker"': (["-c", "import prefect.docker"], 15),
+    "prefect version": (["-m", "prefect", "version"], 7),
+}
+
+
+@contextlib.contextmanager
+def worker(way: str, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """A process that builds one way, with a folder for temporary files of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", folder], check=True)
+        process = subprocess.Popen(
+            [sys.executable, str(HERE / "ways.py"), way],
+            env={**environment, "TMPDIR": folder},
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            yield process
+        finally:
+            process.communicate()
+            subprocess.run(["umount", folder], check=True)
+
+
+def build(process: subprocess.Popen[str], context: Path, at_once: int) -> dict[str, float] | None:
+    """One measured build, or `None` where this way cannot."""
+    questions, answers = cast("IO[str]", process.stdin), cast("IO[str]", process.stdout)
+    with contextlib.suppress(BrokenPipeError):
+        questions.write(json.dumps({"context": str(context), "at_once": at_once}) + "\n")
+        questions.flush()
+    answer = answers.readline()
+    # python-on-whales' children print the id of an image to the same pipe.
+    while answer and not answer.startswith("{"):
+        answer = answers.readline()
+    found: dict[str, float] | None = json.loads(answer) if answer else None
+    return found
+
+
+def measure(work: Work, environment: Mapping[str, str]) -> dict[str, list[dict[str, float]]]:
+    """The runs of each way, one after the other in turns; the first turn, which fills the caches, does not count."""
+    runs: dict[str, list[dict[str, float]]] = {way: [] for way in ways.WAYS}
+    with contextlib.ExitStack() as cleanup:
+        folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(dir=HERE)))
+        work.lay(folder)
+        workers = {way: cleanup.enter_context(worker(way, environment)) for way in ways.WAYS}
+        for turn in range(work.runs + 1):
+            for way, process in workers.items():
+                work.renew(folder)
+                figures = build(process, folder, work.at_once)
+                if figures and turn:
+                    runs[way].append(figures)
+    return {way: figures for way, figures in runs.items() if figures}
+
+
+def start_up() -> dict[str, dict[str, list[float]]]:
+    """Milliseconds of CPU of programs with and without the package, in turns."""
+    here = Path(sys.executable).parent.parent / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}"
+    found: dict[str, dict[str, list[float]]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        pythons = {}
+        for name in ("without", "with"):
+            venv.create(f"{folder}/{name}", symlinks=True)
+            site = next(Path(folder, name, "lib").glob("python*/site-packages"))
+            # Prefect and the package are there in both; what is measured is the start-up file.
+            (site / "packages.pth").write_text(f"{here / 'site-packages'}\n", encoding="utf-8")
+            if name == "with":
+                shutil.copy(HERE.parent / "prefect_docker_attest.pth", site)
+            pythons[name] = f"{folder}/{name}/bin/python"
+        environment = {**os.environ, "PREFECT_HOME": folder, "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        for program, (arguments, runs) in START_UP.items():
+            taken: dict[str, list[float]] = {name: [] for name in pythons}
+            for turn in range(runs + 1):
+                for name, python in pythons.items():
+                    taken[name] += [_milliseconds([python, *arguments], environment)] if turn else []
+                    if not turn:
+                        _milliseconds([python, *arguments], environment)
+            found[program] = taken
+    return found
+
+
+def _milliseconds(command: list[str], environment: Mapping[str, str]) -> float:
+    import time
+
+    start = time.perf_counter()
+    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return (time.perf_counter() - start) * 1000
+
+
+def machine() -> str:
+    """The machine in a line."""
+    text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    model = next((line.partition(": ")[2] for line in text.splitlines() if line.startswith("model name")), "?")
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    return f"{os.cpu_count()} cores of {model}, {memory:.0f} GiB, Linux, CPython {platform.python_version()}"
+
+
+def main() -> None:
+    words = sys.argv[1:]
+    results: dict[str, Any] = {"machine": machine(), "builds": {}, "start_up": {}}
+    wanted = pick(lambda name: not words or any(word in name for word in words))
+    with private_docker.start() as docker:
+        results["versions"] = f"Docker {docker.docker_version}, buildx {docker.buildx_version}"
+        for store, engine in docker.engines.items():
+            environment = {**engine.environment, "PREFECT_LOGGING_LEVEL": "CRITICAL", "DO_NOT_TRACK": "1"}
+            for work in wanted:
+                runs = measure(work, environment)
+                results["builds"].setdefault(store, {})[work.name] = runs
+                medians = {way: round(median(run["seconds"] for run in found), 3) for way, found in runs.items()}
+                print(f"{store}: {work.name}: {medians}", flush=True)
+    if not words:
+        results["start_up"] = start_up()
+    target = HERE if not words else Path(tempfile.gettempdir())
+    (target / "results.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
+    (target / "results.md").write_text(report.table(results), encoding="utf-8")
+    print(report.table(results))
+    if not words:
+        report.draw(results, HERE.parent / "docs" / "benchmark.svg")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""One process that builds one way, over and over: it reads builds from standard input and prints what each took."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+import resource
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from shutil import disk_usage
+from tempfile import gettempdir
+from typing import TYPE_CHECKING, Any
+
+import prefect
+from prefect.settings import PREFECT_DOCKER_DISABLE_ATTESTATIONS, temporary_settings
+from prefect.utilities.dockerutils import build_image
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+def by_hand(context: Path, tag: str) -> None:
+    """The floor: what a user types, its output going to a pipe as well."""
+    label = f"--label=io.prefect.version={prefect.__version__}"
+    flags = ["--progress=plain", "--load", "--provenance=false", "--sbom=false", label, f"--tag={tag}"]
+    command = ["docker", "buildx", "build", *flags, str(context)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def _prefect(*, switched_on: bool) -> Callable[[Path, str], None]:
+    def build(context: Path, tag: str) -> None:
+        with temporary_settings({PREFECT_DOCKER_DISABLE_ATTESTATIONS: switched_on}):
+            build_image(context, tag=tag, stream_progress_to=io.StringIO())
+
+    return build
+
+
+def build_backend(context: Path, tag: str) -> None:
+    """Prefect's own buildx backend, setting off."""
+    from prefect._internal.buildx import buildx_build_image
+
+    with temporary_settings({PREFECT_DOCKER_DISABLE_ATTESTATIONS: False}):
+        buildx_build_image(context, tag=tag)
+
+
+WAYS: dict[str, Callable[[Path, str], None]] = {
+    "by hand": by_hand,
+    "classic": _prefect(switched_on=False),
+    "build_backend": build_backend,
+    "this package": _prefect(switched_on=True),
+}
+
+
+def _memory(name: str) -> int:
+    found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
+    return int(found[1]) * 1024 if found else 0
+
+
+@contextlib.contextmanager
+def _temporary_space() -> Iterator[list[int]]:
+    """The most bytes that lay in the folder for temporary files, which nobody else uses."""
+    before = disk_usage(gettempdir()).used
+    most, over = [0], threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.02):
+            most[0] = max(most[0], disk_usage(gettempdir()).used - before)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield most
+    finally:
+        over.set()
+        watcher.join()
+
+
+def measure(build: Callable[[Path, str], None], context: Path, at_once: int) -> dict[str, float]:
+    """Build, and say what it took this process: seconds, seconds of CPU, bytes."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # begins a new peak of memory
+    memory = _memory("VmRSS")
+    with _temporary_space() as space:
+        cpu, start = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
+        with ThreadPoolExecutor(at_once) as pool:
+            list(pool.map(lambda number: build(context / str(number), f"benchmark:{number}"), range(at_once)))
+        seconds, end = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF)
+    return {
+        "seconds": seconds,
+        "cpu": end.ru_utime + end.ru_stime - cpu.ru_utime - cpu.ru_stime,
+        "memory": max(0, _memory("VmHWM") - memory),
+        "space": space[0],
+    }
+
+
+def main() -> None:
+    build = WAYS[sys.argv[1]]
+    results = sys.stdout
+    # What builds print is not what is reported; python-on-whales' children write past Python.
+    with contextlib.redirect_stdout(io.StringIO()):
+        for line in sys.stdin:
+            asked: dict[str, Any] = json.loads(line)
+            print(json.dumps(measure(build, Path(asked["context"]), asked["at_once"])), file=results, flush=True)
+
+
+if __name__ == "__main__":
+    main()
