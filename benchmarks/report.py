@@ -48,8 +48,8 @@ def table(results: Mapping[str, Any]) -> str:
             lines.append(f"| `{program}` | {row[0]:.1f} | {row[1]:.1f} | {row[2]:+.2f} |")
         lines += [""]
     lines += [
-        "Seconds of the command typed by hand; of the others, the median ratio to it of the same turn (least - greatest).",
-        "CPU, peak of memory and temporary disk space: what the process that calls Prefect took, this package / classic.",
+        "Seconds of the command typed by hand; of the others, the median ratio to it of that turn (least - most).",
+        "CPU, peak of memory, temporary disk space: of the process that calls Prefect, this package / classic.",
         "",
     ]
     return "\n".join(lines)

@@ -1,7 +1,7 @@
 """Measure builds and start-up, and write benchmarks/results.json, benchmarks/results.md and docs/benchmark.svg.
 
 Brings up private engines of both image stores (Debian, root). Every figure is a median of runs in which the ways take
-turns. `scripts/tox -e benchmark` runs all of it, `scripts/tox -e benchmark -- "3 files"` what has these words in its name.
+turns. `scripts/tox -e benchmark` runs all of it, with `-- "3 files"` what has these words in its name.
 """
 
 from __future__ import annotations

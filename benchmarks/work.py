@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 COPY = "FROM busybox\nCOPY . /app/\n"
-STAGES = "".join(f"FROM busybox AS s{n}\nARG NEW\nRUN : NEW && sleep 2 && echo {n} > /{n}\n" for n in range(4))
+STAGES = "".join(f"FROM busybox AS s{n}\nRUN : NEW && sleep 2 && echo {n} > /{n}\n" for n in range(4))
 STAGES += "FROM busybox\n" + "".join(f"COPY --from=s{n} /{n} /\n" for n in range(4))
 # Of one step, BuildKit shows 200 KiB a second and 2 MiB in all.
 LINES = "FROM busybox\n" + "RUN : NEW && seq 20000\n" * 10
