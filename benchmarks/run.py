@@ -45,7 +45,7 @@ def worker(way: str, environment: Mapping[str, str]) -> Iterator[subprocess.Pope
         subprocess.run(["mount", "-t", "tmpfs", "tmpfs", folder], check=True)
         process = subprocess.Popen(
             [sys.executable, str(HERE / "ways.py"), way],
-            env={**environment, "TMPDIR": folder},
+            env={**environment, "TMPDIR": folder, "PREFECT_DOCKER_DISABLE_ATTESTATIONS": str(way == "this package")},
             text=True,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -18,7 +18,6 @@ from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any
 
 import prefect
-from prefect.settings import PREFECT_DOCKER_DISABLE_ATTESTATIONS, temporary_settings
 from prefect.utilities.dockerutils import build_image
 
 if TYPE_CHECKING:
@@ -33,27 +32,23 @@ def by_hand(context: Path, tag: str) -> None:
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def _prefect(*, switched_on: bool) -> Callable[[Path, str], None]:
-    def build(context: Path, tag: str) -> None:
-        with temporary_settings({PREFECT_DOCKER_DISABLE_ATTESTATIONS: switched_on}):
-            build_image(context, tag=tag, stream_progress_to=io.StringIO())
-
-    return build
+def docker_py(context: Path, tag: str) -> None:
+    """Prefect's `build_image`; who builds is the setting's choice."""
+    build_image(context, tag=tag, stream_progress_to=io.StringIO())
 
 
 def build_backend(context: Path, tag: str) -> None:
-    """Prefect's own buildx backend, setting off."""
+    """Prefect's own buildx backend."""
     from prefect._internal.buildx import buildx_build_image
 
-    with temporary_settings({PREFECT_DOCKER_DISABLE_ATTESTATIONS: False}):
-        buildx_build_image(context, tag=tag)
+    buildx_build_image(context, tag=tag)
 
 
 WAYS: dict[str, Callable[[Path, str], None]] = {
     "by hand": by_hand,
-    "classic": _prefect(switched_on=False),
+    "classic": docker_py,
     "build_backend": build_backend,
-    "this package": _prefect(switched_on=True),
+    "this package": docker_py,
 }
 
 
