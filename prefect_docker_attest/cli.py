@@ -31,16 +31,16 @@ def doctor(as_json: bool) -> None:
     Ends with 0 where all is well (warnings included), with 1 where it is not.
     """
     from prefect_docker_attest import doctor as examination
+    from prefect_docker_attest.checks import well
 
     checks = examination.examine()
-    well = examination.well(checks)
     if as_json:
-        _print_json({"ok": well, "checks": [asdict(check) for check in checks]})
+        _print_json({"ok": well(checks), "checks": [asdict(check) for check in checks]})
     else:
         from prefect_docker_attest import report
 
         report.show_checks(_console(), checks)
-    sys.exit(0 if well else 1)
+    sys.exit(0 if well(checks) else 1)
 
 
 @main.command()

@@ -5,34 +5,14 @@ from __future__ import annotations
 import re
 import threading
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
+
+from prefect_docker_attest.checks import Check, first_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-Status = Literal["ok", "warning", "problem", "skipped"]
-Finding = tuple[Status, str, str]
-"""A check's status, what was found, and what to do next (``""`` where nothing is)."""
+    from collections.abc import Callable, Mapping
 
 _LIMIT = 5  # seconds, for importing Prefect and for the answer to a question
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was looked at.
-
-    Attributes:
-        name: what
-        status: ``problem`` where builds fail or images go wrong, ``warning`` where they may, ``skipped`` after one
-        found: what was seen
-        advice: what to do next, where something is
-    """
-
-    name: str
-    status: Status
-    found: str
-    advice: str = ""
 
 
 def examine() -> list[Check]:
@@ -48,11 +28,6 @@ def examine() -> list[Check]:
     disabled, findings = doctor_python.findings(answers)
     findings |= doctor_engine.findings(answers, disabled=disabled)
     return [Check(name, status, _masked(found), _masked(advice)) for name, (status, found, advice) in findings.items()]
-
-
-def well(checks: Sequence[Check]) -> bool:
-    """Whether nothing needs to be done."""
-    return all(check.status != "problem" for check in checks)
 
 
 def gather(questions: Mapping[str, Callable[[], Any]], *, seconds: float) -> dict[str, Any]:
@@ -73,11 +48,6 @@ def gather(questions: Mapping[str, Callable[[], Any]], *, seconds: float) -> dic
     for thread in threads:
         thread.join(max(0.0, end - time.monotonic()))
     return dict(answers)
-
-
-def first_line(error: object) -> str:
-    """What an error says, in a line."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _masked(text: str) -> str:

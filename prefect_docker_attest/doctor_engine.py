@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import docker
 
 from prefect_docker_attest import buildx, errors
+from prefect_docker_attest.checks import Finding, first_line
 from prefect_docker_attest.docker_py import cli
-from prefect_docker_attest.doctor import Finding, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

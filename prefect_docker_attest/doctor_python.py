@@ -18,7 +18,7 @@ from prefect.settings import Settings  # before our own settings, which register
 from pydantic import ValidationError
 
 from prefect_docker_attest import client, startup, switch
-from prefect_docker_attest.doctor import Finding, first_line
+from prefect_docker_attest.checks import Finding, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from prefect_docker_attest.doctor import Check
+    from prefect_docker_attest.checks import Check
     from prefect_docker_attest.inspection import Inspection
 
 _STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red", "skipped": "dim"}

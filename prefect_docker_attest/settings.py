@@ -8,12 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from prefect.settings.base import PrefectBaseSettings, build_settings_config
 from pydantic import BeforeValidator, Field, create_model
 
-from prefect_docker_attest.switch import NAME
-
 if TYPE_CHECKING:
     from types import ModuleType
-
-__all__ = ["NAME", "DockerSettings", "attestations_disabled", "register"]
 
 _PICKLED = "prefect_docker_attest"
 
@@ -117,18 +113,3 @@ def _portable(name: str) -> type:
                 parent.model_fields_set.add(name)
 
     return Portable
-
-
-def attestations_disabled() -> bool:
-    """Whether builds go through buildx without attestations, as of now.
-
-    Where the setting is not registered (see the package's docstring), it is read from Prefect's sources alone.
-
-    Raises:
-        pydantic.ValidationError: the value is no boolean
-    """
-    from prefect.settings import get_current_settings
-
-    registered = getattr(get_current_settings(), "docker", None)
-    value = getattr(registered, "disable_attestations", None)
-    return bool(DockerSettings().disable_attestations if value is None else value)

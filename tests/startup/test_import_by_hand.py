@@ -79,7 +79,7 @@ def test_after_prefect_the_value_is_read_from_prefects_sources_as_of_now(
         import prefect.settings
 
         prefect.settings.get_current_settings()
-        from prefect_docker_attest.settings import attestations_disabled
+        from prefect_docker_attest.switch import attestations_disabled
 
         of_profile = attestations_disabled()
         Path("prefect.toml").write_text("[docker]\ndisable_attestations = false\n", encoding="utf-8")

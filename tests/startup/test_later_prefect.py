@@ -73,14 +73,14 @@ def pickles(
 def values() -> list[object]:
     from prefect.settings import PREFECT_DOCKER_DISABLE_ATTESTATIONS, get_current_settings
 
-    from prefect_docker_attest import settings, startup
+    from prefect_docker_attest import startup, switch
 
     group: Any = get_current_settings()
     return [
         group.docker.registry,
         group.docker.disable_attestations,
         PREFECT_DOCKER_DISABLE_ATTESTATIONS.value(),
-        settings.attestations_disabled(),
+        switch.attestations_disabled(),
         list(startup.failures),
     ]
 

@@ -24,7 +24,7 @@ def test_it_can_be_changed_for_a_while(from_wheel: Environment) -> None:
     def values() -> list[bool]:
         from prefect.settings import PREFECT_DOCKER_DISABLE_ATTESTATIONS, temporary_settings
 
-        from prefect_docker_attest.settings import attestations_disabled
+        from prefect_docker_attest.switch import attestations_disabled
 
         seen = [attestations_disabled()]
         with temporary_settings({PREFECT_DOCKER_DISABLE_ATTESTATIONS: True}):
