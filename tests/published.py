@@ -18,6 +18,8 @@ class Published:
     """One image of a registry for plain HTTP, ``127.0.0.1:PORT/name:tag``."""
 
     reference: str
+    password: str | None = None
+    """As in the header `Authorization: Basic`, for a registry that wants one."""
 
     @property
     def _address(self) -> str:
@@ -26,6 +28,8 @@ class Published:
 
     def _get(self, path: str, accept: tuple[str, ...] = ()) -> bytes:
         request = urllib.request.Request(f"{self._address}/{path}", headers={"Accept": ", ".join(accept)})
+        if self.password:
+            request.add_header("Authorization", f"Basic {self.password}")
         with urllib.request.urlopen(request) as response:
             body: bytes = response.read()
         return body

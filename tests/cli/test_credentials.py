@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from cli.pushing import push_image, started_registry, tar_layer
+from guarded import BASIC, GIVES_PASSWORD, PASSWORD, USER, guarded_registry, write_docker_config, write_helper
+from pushing import push_image, started_registry, tar_layer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,9 +27,7 @@ if TYPE_CHECKING:
 
     from cli.shipped import Run
 
-USER, PASSWORD, REFRESH = "ada", "s3cret-password", "s3cret-refresh-token"
-HTPASSWD = f"{USER}:$2b$05$abcdefghijklmnopqrstuuUXKlvQTwfK/kphhjbeRlh5zvpJx1LLu\n"  # bcrypt of PASSWORD
-BASIC = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+REFRESH = "s3cret-refresh-token"
 
 
 def _encoded(data: bytes) -> str:
@@ -86,9 +85,7 @@ class _TokenRequest(BaseHTTPRequestHandler):
 @pytest.fixture
 def guarded(program: str, tmp_path: Path) -> Iterator[str]:
     """The name of an image in a registry that wants a password."""
-    (tmp_path / "htpasswd").write_text(HTPASSWD)
-    auth = {"htpasswd": {"realm": "guarded", "path": str(tmp_path / "htpasswd")}}
-    with started_registry(program, tmp_path, auth=auth) as address:
+    with guarded_registry(program, tmp_path) as address:
         basic = {"Authorization": f"Basic {BASIC}"}
         push_image(f"http://{address}/v2/team/app", tar_layer("guarded"), tag="v1", headers=basic)
         yield f"{address}/team/app:v1"
@@ -113,16 +110,9 @@ def by_token(program: str, tokens: Tokens, tmp_path: Path) -> Iterator[str]:
         yield f"{address}/team/app:v1"
 
 
-def _docker_config(folder: Path, config: dict[str, Any]) -> str:
-    (folder / "docker").mkdir()
-    (folder / "docker" / "config.json").write_text(json.dumps(config))
-    return str(folder / "docker")
-
-
-def _helper(folder: Path, script: str) -> str:
-    """A folder for PATH, with the credential helper `docker-credential-vault`."""
-    (folder / "docker-credential-vault").write_text(f"#!/bin/sh\n{script}\n")
-    (folder / "docker-credential-vault").chmod(0o755)
+def _path_of(folder: Path, script: str) -> str:
+    """A PATH on which this is the credential helper `docker-credential-vault`."""
+    write_helper(folder, script)
     return f"{folder}:/usr/bin:/bin"
 
 
@@ -135,7 +125,7 @@ def test_without_a_password_it_says_where_to_log_in(run: Run, guarded: str) -> N
 
 
 def test_the_password_of_docker_login(run: Run, guarded: str, tmp_path: Path) -> None:
-    config = _docker_config(tmp_path, {"auths": {guarded.partition("/")[0]: {"auth": BASIC}}})
+    config = write_docker_config(tmp_path, {"auths": {guarded.partition("/")[0]: {"auth": BASIC}}})
     said = run("inspect", guarded, "--json", "--fail-on-corruption", DOCKER_CONFIG=config)
 
     assert (said.code, said.err) == (0, "")
@@ -143,8 +133,8 @@ def test_the_password_of_docker_login(run: Run, guarded: str, tmp_path: Path) ->
 
 
 def test_the_password_of_a_credential_helper(run: Run, guarded: str, tmp_path: Path) -> None:
-    path = _helper(tmp_path, f"""echo '{{"Username": "{USER}", "Secret": "{PASSWORD}"}}'""")
-    config = _docker_config(tmp_path, {"credHelpers": {guarded.partition("/")[0]: "vault"}})
+    path = _path_of(tmp_path, GIVES_PASSWORD)
+    config = write_docker_config(tmp_path, {"credHelpers": {guarded.partition("/")[0]: "vault"}})
     said = run("inspect", guarded, "--fail-on-corruption", DOCKER_CONFIG=config, PATH=path)
 
     assert (said.code, said.err) == (0, "")
@@ -162,8 +152,8 @@ def test_the_password_of_a_credential_helper(run: Run, guarded: str, tmp_path: P
 def test_a_wrong_password_or_a_broken_helper_is_an_error_without_the_secret(
     run: Run, guarded: str, tmp_path: Path, script: str | None, reason: str
 ) -> None:
-    path = _helper(tmp_path, script) if script else "/usr/bin:/bin"
-    config = _docker_config(tmp_path, {"credsStore": "vault"})
+    path = _path_of(tmp_path, script) if script else "/usr/bin:/bin"
+    config = write_docker_config(tmp_path, {"credsStore": "vault"})
     said = run("inspect", guarded, "--json", DOCKER_CONFIG=config, PATH=path)
 
     assert said.code == 1
@@ -172,7 +162,7 @@ def test_a_wrong_password_or_a_broken_helper_is_an_error_without_the_secret(
 
 
 def test_a_token_for_the_password_of_docker_login(run: Run, by_token: str, tokens: Tokens, tmp_path: Path) -> None:
-    config = _docker_config(tmp_path, {"auths": {by_token.partition("/")[0]: {"auth": BASIC}}})
+    config = write_docker_config(tmp_path, {"auths": {by_token.partition("/")[0]: {"auth": BASIC}}})
     said = run("inspect", by_token, "--fail-on-corruption", DOCKER_CONFIG=config)
 
     assert (said.code, said.err) == (0, "")
@@ -180,8 +170,8 @@ def test_a_token_for_the_password_of_docker_login(run: Run, by_token: str, token
 
 
 def test_a_token_for_the_identity_token_of_a_helper(run: Run, by_token: str, tokens: Tokens, tmp_path: Path) -> None:
-    path = _helper(tmp_path, f"""echo '{{"Username": "<token>", "Secret": "{REFRESH}"}}'""")
-    config = _docker_config(tmp_path, {"credsStore": "vault"})
+    path = _path_of(tmp_path, f"""echo '{{"Username": "<token>", "Secret": "{REFRESH}"}}'""")
+    config = write_docker_config(tmp_path, {"credsStore": "vault"})
     said = run("inspect", by_token, "--fail-on-corruption", DOCKER_CONFIG=config, PATH=path)
 
     assert (said.code, said.err) == (0, "")

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import docker
 import pytest
 
-from cli.pushing import (
+from prefect_docker_attest import manifest
+from published import Published
+from pushing import (
     LAYER,
     MANIFEST,
     delete_blob,
@@ -22,8 +24,6 @@ from cli.pushing import (
     started_registry,
     tar_layer,
 )
-from prefect_docker_attest import manifest
-from published import Published
 
 if TYPE_CHECKING:
     from cli.shipped import Images, Run, Said
