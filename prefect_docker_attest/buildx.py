@@ -112,6 +112,9 @@ class Build:
 
     def _command(self, folder: Path, metadata_file: Path) -> Command:
         environment = _environment(attestations=self._attestations)
+        if self._stdin:
+            # Older buildx leaves behind what it makes of standard input (docker/buildx#3117): it goes with the folder.
+            environment |= {"TMPDIR": str(folder), "TMP": str(folder)}
         if not self._config_proxies:
             _leave_out_proxies(environment, folder)
         prepared = build_args.prepare(self._options.build_args, environment)

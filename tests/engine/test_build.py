@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import tarfile
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -47,6 +49,29 @@ def test_build_image_returns_the_id_that_the_engine_holds_under_the_tag(engine: 
     assert shown.endswith(f"Successfully built {digest[:12]}\nSuccessfully tagged build-image:tagged\n")
     said = engine.run("docker", "run", "--rm", image_id, "cat", "/app/hello.txt").stdout
     assert said == "hello from the context\n"
+
+
+@pytest.mark.usefixtures("engine", "switched_on")
+@pytest.mark.parametrize("given", ["an archive", "a Dockerfile outside of the context"])
+def test_what_went_through_standard_input_is_no_file_afterwards(
+    context: Path, given: str, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = tmp_path_factory.mktemp("temporary")
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setattr(tempfile, "tempdir", None)  # it is looked up again
+    outside = tmp_path_factory.mktemp("outside") / "Dockerfile"
+    outside.write_text(f"{DOCKERFILE}RUN test -e /app/new\n")
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        tar.add(context, arcname=".")
+    archive.seek(0)
+    options: dict[str, Any] = {"path": str(context), "dockerfile": str(outside)}
+    if given == "an archive":
+        options = {"fileobj": archive, "custom_context": True}
+    with docker_client() as client:
+        client.images.build(**options)
+
+    assert list(temporary.iterdir()) == []
 
 
 @pytest.mark.usefixtures("engine", "switched_on")
