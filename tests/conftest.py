@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 # What tests set for themselves. (pytest-env of 2025, which the matrix meets, cannot unset a variable.)
 for name in ("PREFECT_DOCKER_DISABLE_ATTESTATIONS", "PREFECT_DOCKER_ATTEST_AUTOLOAD"):
     os.environ.pop(name, None)
+
+# A shell that starts this in the background makes it and its children deaf to Ctrl-C, which some tests press.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Setting = Callable[[bool], AbstractContextManager[Any]]
 """Turns the setting on or off within a ``with``."""
