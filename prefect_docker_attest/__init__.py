@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from prefect_docker_attest import startup
 
 if TYPE_CHECKING:
-    from prefect_docker_attest.client import install, uninstall
+    from prefect_docker_attest.by_hand import install, uninstall
 
     __version__: str
 
@@ -32,9 +32,9 @@ def __getattr__(name: str) -> Any:
 
         return version("prefect-docker-attest")
     if name in ("install", "uninstall"):
-        from prefect_docker_attest import client
+        from prefect_docker_attest import by_hand
 
-        return getattr(client, name)
+        return getattr(by_hand, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

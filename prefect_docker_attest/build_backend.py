@@ -31,6 +31,9 @@ MEANINGLESS = {
 def install(module: ModuleType) -> None:
     """Take over `_buildx_build_once`, which both `DockerImage` and prefect-docker's step reach by way of the retries.
 
+    A second call does nothing, nor does one for a module that has its functions from another: newer Prefect keeps their
+    old address.
+
     Args:
         module: ``prefect._internal.buildx``, before Prefect 3.7.1 ``prefect.docker._buildx``
 
@@ -38,13 +41,25 @@ def install(module: ModuleType) -> None:
         TypeError: a module of another shape; nothing is changed
     """
     original: Any = getattr(module, "_buildx_build_once", None)
-    if getattr(original, "builds_without_attestations", False):
+    entry: Any = getattr(module, "buildx_build_image", None)
+    if _is_ours(original) or getattr(entry, "__module__", module.__name__) != module.__name__:
         return
     if not callable(original):
         raise TypeError(f"{module.__name__} has no function _buildx_build_once: this version of Prefect is not known")
     replacement: Any = _deciding(original)
     replacement.builds_without_attestations = True
     module._buildx_build_once = replacement  # type: ignore[attr-defined]  # noqa: SLF001
+
+
+def uninstall(module: ModuleType) -> None:
+    """Undo `install`."""
+    ours: Any = getattr(module, "_buildx_build_once", None)
+    if _is_ours(ours):
+        module._buildx_build_once = ours.__wrapped__  # type: ignore[attr-defined]  # noqa: SLF001
+
+
+def _is_ours(function: object) -> bool:
+    return getattr(function, "builds_without_attestations", False)
 
 
 def _deciding(original: Callable[..., str]) -> Callable[..., str]:

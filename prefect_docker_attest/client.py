@@ -14,41 +14,32 @@ if TYPE_CHECKING:
 
     from docker import DockerClient
 
-DOCKERUTILS = "prefect.utilities.dockerutils"
 
-
-def install(dockerutils: ModuleType | None = None) -> None:
+def install(dockerutils: ModuleType) -> None:
     """Switch the builds of every client that Prefect's ``docker_client()`` opens from now on.
 
     Modules that bound the function's name before get the new one. A second call does nothing.
 
     Args:
-        dockerutils: Prefect's module, where it is being imported; else it is imported
+        dockerutils: ``prefect.utilities.dockerutils``
 
     Raises:
         TypeError: a Prefect without ``docker_client``; nothing is changed
     """
-    module: Any = dockerutils or _dockerutils()
-    original = getattr(module, "docker_client", None)
+    original = getattr(dockerutils, "docker_client", None)
     if hasattr(original, "opens_buildx"):
         return
     if not callable(original):
-        raise TypeError(f"{module.__name__} has no function docker_client: this version of Prefect is not known")
+        raise TypeError(f"{dockerutils.__name__} has no function docker_client: this version of Prefect is not known")
     _rebind(original, _opening_buildx(original))
 
 
-def uninstall() -> None:
+def uninstall(dockerutils: ModuleType) -> None:
     """Undo `install`, in every module, unless somebody has wrapped it; clients that are open keep their build."""
-    ours: Any = getattr(_dockerutils(), "docker_client", None)
+    ours: Any = getattr(dockerutils, "docker_client", None)
     # Somebody's wrapper of ours has our mark too (functools.wraps copies it), but not itself for a mark.
     if ours and vars(ours).get("opens_buildx") is ours:
         _rebind(ours, ours.__wrapped__)
-
-
-def _dockerutils() -> ModuleType:
-    import importlib
-
-    return importlib.import_module(DOCKERUTILS)
 
 
 def _rebind(old: object, new: object) -> None:

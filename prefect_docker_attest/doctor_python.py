@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from prefect.settings import Settings  # before our own settings, which register there
 from pydantic import ValidationError
 
-from prefect_docker_attest import client, startup, switch
+from prefect_docker_attest import startup, switch
 from prefect_docker_attest.checks import Finding, first_line
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def _package(probed: Any, *, disabled: bool) -> Finding:
     if not startup.autoload():
         found = f"{here} leaves Prefect's builds alone: {startup.AUTOLOAD}={os.environ[startup.AUTOLOAD]}"
         return "problem" if disabled else "warning", found, f"`unset {startup.AUTOLOAD}`"
-    docker_client = getattr(sys.modules.get(client.DOCKERUTILS), "docker_client", None)
+    docker_client = getattr(sys.modules.get(startup.DOCKERUTILS), "docker_client", None)
     if "docker" not in Settings.model_fields or not getattr(docker_client, "opens_buildx", False):
         return "problem", f"{here} was imported too late", f"Import {__package__} before prefect."
     if isinstance(probed, Exception) or not probed[1]:

@@ -25,6 +25,8 @@ deletes what it does not know from a profile)."""
 
 ROOT_SETTINGS = "prefect.settings.models.root"
 DOCKERUTILS = "prefect.utilities.dockerutils"
+BUILD_BACKENDS = ("prefect._internal.buildx", "prefect.docker._buildx")
+"""Where Prefect's ``build_backend="buildx"`` is, in newer Prefect and before."""
 SENTINEL = "PrefectDockerAttestSentinel"
 
 failures: dict[str, Exception] = {}
@@ -50,8 +52,7 @@ def _switch_docker_client(dockerutils: ModuleType) -> None:
 
 
 def _switch_build_backend(backend: ModuleType) -> None:
-    # Newer Prefect re-exports the functions under their old address: they are changed where they are defined.
-    if autoload() and getattr(backend.buildx_build_image, "__module__", None) == backend.__name__:
+    if autoload():
         from prefect_docker_attest import build_backend
 
         build_backend.install(backend)
@@ -66,8 +67,7 @@ def _switch_steps(steps: ModuleType) -> None:  # noqa: ARG001
 HOOKS: dict[str, Callable[[ModuleType], None]] = {
     ROOT_SETTINGS: _register_setting,
     DOCKERUTILS: _switch_docker_client,
-    "prefect._internal.buildx": _switch_build_backend,
-    "prefect.docker._buildx": _switch_build_backend,
+    **dict.fromkeys(BUILD_BACKENDS, _switch_build_backend),
     "prefect_docker.deployments.steps": _switch_steps,
 }
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
+from prefect_docker_attest import startup
 from startup.environment import AUTOLOAD, SETTING, builder_of
 
 if TYPE_CHECKING:
@@ -60,6 +64,38 @@ def test_uninstall_brings_back_what_prefect_did_in_every_module(from_wheel: Envi
         ["docker-py"] * 4,
         ["buildx"] * 4,
     ]
+
+
+@pytest.mark.skipif(
+    not any(find_spec(name) for name in startup.BUILD_BACKENDS), reason="this Prefect has no build_backend"
+)
+def test_build_backend_is_switched_and_brought_back_with_the_rest(from_wheel: Environment) -> None:
+    def found() -> list[list[bool]]:
+        import importlib
+        from importlib.util import find_spec
+
+        import prefect_docker_attest
+        from prefect_docker_attest import startup
+
+        names = [name for name in startup.BUILD_BACKENDS if find_spec(name)]
+        prefect_docker_attest.install()
+        backends: list[Any] = [importlib.import_module(name) for name in names]
+
+        def switched() -> list[bool]:
+            return [
+                hasattr(each._buildx_build_once, "builds_without_attestations")
+                for each in backends
+                if each.buildx_build_image.__module__ == each.__name__
+            ]
+
+        steps = [switched()]
+        for change in ("uninstall", "uninstall", "install", "install"):
+            getattr(prefect_docker_attest, change)()
+            steps.append(switched())
+        return steps
+
+    for variables in ({}, {AUTOLOAD: "0"}):
+        assert from_wheel.call(found, variables=variables) == [[True], [False], [False], [True], [True]]
 
 
 def test_uninstall_leaves_anothers_wrapper_alone(from_wheel: Environment) -> None:
