@@ -76,7 +76,8 @@ def measure(work: Work, environment: Mapping[str, str]) -> dict[str, list[dict[s
     """The runs of each way, one after the other in turns; the first turn, which fills the caches, does not count."""
     runs: dict[str, list[dict[str, float]]] = {way: [] for way in ways.WAYS}
     with contextlib.ExitStack() as cleanup:
-        folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(dir=HERE)))
+        # In no git repository: there, buildx typed by hand would ask git, and this package spares it that.
+        folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory()))
         work.lay(folder)
         workers = {way: cleanup.enter_context(worker(way, environment)) for way in ways.WAYS}
         for turn in range(work.runs + 1):
