@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def by_hand(context: Path, tag: str) -> None:
-    """The floor: what a user types, its output going to a pipe as well."""
+    """The floor: what a user types, with nobody to read its output."""
     label = f"--label=io.prefect.version={prefect.__version__}"
     flags = ["--progress=plain", "--load", "--provenance=false", "--sbom=false", label, f"--tag={tag}"]
     command = ["docker", "buildx", "build", *flags, str(context)]
