@@ -99,7 +99,9 @@ def main() -> None:
             columns[f"Setting {tag}"] = findings(Published(f"{name}:{tag}"), cluster)
 
     rows = list(dict.fromkeys(row for column in columns.values() for row in column))
-    table = Table("", *columns, title=f"What landed in the registry, built for {OTHER_PLATFORM}")
+    table = Table("", title=f"What landed in the registry, built for {OTHER_PLATFORM}")
+    for name in columns:
+        table.add_column(name, overflow="fold")
     for row in rows:
         table.add_row(row, *(column.get(row, "") for column in columns.values()))
     Console().print(table)
