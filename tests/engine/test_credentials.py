@@ -127,7 +127,8 @@ def test_a_private_base_image_is_pulled_and_the_image_pushed(
     assert all(published.layers_match())
 
 
-# The classic builder on the containerd image store makes images that cannot be pushed, where layers were pulled lazily.
+# On the containerd image store, the classic builder's images cannot be pushed once the engine has unpacked the same
+# layers from other blobs: "content digest ... not found".
 @pytest.mark.parametrize("engine", ["graphdriver"], indirect=True)
 @pytest.mark.parametrize("place", PLACES)
 def test_so_they_are_by_the_classic_builder(case: Case, place: str, setting: Setting, told: Callable[[], str]) -> None:
