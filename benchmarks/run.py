@@ -145,6 +145,8 @@ def main() -> None:
                 results["builds"].setdefault(store, {})[work.name] = runs
                 medians = {way: round(median(run["seconds"] for run in found), 3) for way, found in runs.items()}
                 print(f"{store}: {work.name}: {medians}", flush=True)
+                # Layers of gigabytes, of each way and each turn.
+                engine.run("docker", "system", "prune", "--all", "--force")
     if not words:
         results["start_up"] = start_up()
     target = HERE if not words else Path(tempfile.gettempdir())
