@@ -63,8 +63,9 @@ def _row(name: str, runs: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
         found = ratios(runs, way) if way in runs else []
         cells.append(f"{median(found):.2f} ({min(found):.2f} - {max(found):.2f})" if found else "fails")
         if way == "this package":
-            pairs = zip(runs[way], runs[FLOOR], strict=False)
-            cells.append(f"{median(run['seconds'] - floor['seconds'] for run, floor in pairs) * 1000:+.0f}")
+            pairs = zip(runs.get(way, []), runs[FLOOR], strict=False)
+            more = [run["seconds"] - floor["seconds"] for run, floor in pairs]
+            cells.append(f"{median(more) * 1000:+.0f}" if more else "")
     for figure, unit, digits in (("cpu", 1, 2), ("memory", MB, 0), ("space", MB, 0)):
         both = [_median(runs[way], figure) / unit if way in runs else None for way in ("this package", "classic")]
         cells.append(" / ".join("-" if each is None else f"{each:.{digits}f}" for each in both))

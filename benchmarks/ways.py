@@ -17,6 +17,7 @@ from shutil import disk_usage
 from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any
 
+import docker  # noqa: F401 Prefect loads it lazily, and eight threads at once break that
 import prefect
 from prefect.utilities.dockerutils import build_image
 
