@@ -139,9 +139,9 @@ def new_folder(prefix: str) -> Path:
 
 def _try_overlay(folder: Path) -> None:
     """Mount an overlay in `folder`, in a namespace that ends with the command."""
-    for name in ("lower", "upper", "work", "merged"):
+    for name in ("lower", "upper", "scratch", "merged"):
         (folder / name).mkdir(parents=True)
-    layers = f"lowerdir={folder}/lower,upperdir={folder}/upper,workdir={folder}/work"
+    layers = f"lowerdir={folder}/lower,upperdir={folder}/upper,workdir={folder}/scratch"
     run(["unshare", "--mount", "mount", "-t", "overlay", "-o", layers, "overlay", f"{folder}/merged"])
     shutil.rmtree(folder)
 

@@ -35,8 +35,8 @@ UNLIKE = {
     "/seen/platform": ("'\\n'", "'linux/amd64\\n'"),
     "/seen/proxies": ("'HTTPS_PROXY=x\\n'", "'HTTPS_PROXY=x\\nhttps_proxy=x\\n'"),
     "/volume/written": ("None", "file 0644 0:0"),
-    "/work": ("folder 0755 0:0", "folder 0755 1000:1000"),
-    "/work/folder": ("folder 0755 0:0", "folder 0755 1000:1000"),
+    "/place": ("folder 0755 0:0", "folder 0755 1000:1000"),
+    "/place/folder": ("folder 0755 0:0", "folder 0755 1000:1000"),
     # The classic builder drops what a step writes to a volume, and with it the step.
     "layers": ("8", "9"),
 }
