@@ -103,6 +103,8 @@ class Mask:
 
     def __call__(self, line: str) -> str:
         """The next line of output, as it may be shown."""
+        if not self._all:
+            return line
         if _STEP.match(line):
             self._in_step = True
         elif _NOT_A_STEP.match(line):

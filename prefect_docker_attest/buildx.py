@@ -98,10 +98,10 @@ class Build:
             for line in map(mask, command.lines()):
                 # What follows the first piece of a long line may begin with anything, as with "ERROR: ".
                 if starts:
-                    tail.append(line[:_KEPT_CHARACTERS].rstrip("\r\n"))
+                    tail.append(line[:_KEPT_CHARACTERS])
                 starts = line.endswith("\n")
                 yield line
-            self._check(command.wait(), list(tail), silent=command.silent)
+            self._check(command.wait(), [line.rstrip("\r\n") for line in tail], silent=command.silent)
             self.metadata = json.loads(metadata_file.read_text(encoding="utf-8"))
         media_type = self.metadata.get("containerimage.descriptor", {}).get("mediaType", "")
         if not self._attestations and not self._options.multi_platform and manifest.is_index(media_type):

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import threading
 import time
+from functools import partial
 from typing import IO, TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
@@ -83,6 +84,9 @@ class Command:
 
     def lines(self) -> Iterator[str]:
         """The output: each line with its end, or pieces of one beyond `LONGEST_PIECE`. Not UTF-8 is replaced."""
+        if self._silence_limit is None:  # of a long output, most of the time would go into looking for news
+            yield from iter(partial(self._output.readline, LONGEST_PIECE), "")
+            return
         latest = time.monotonic()
         while True:
             self._waiting_since = latest
