@@ -73,18 +73,17 @@ HOOKS: dict[str, Callable[[ModuleType], None]] = {
 
 
 def activate() -> None:
-    """Install the hooks, once, in the place of the ``.pth`` file's sentinel where that is present.
+    """Install the hooks, once, in the place of the ``.pth`` file's sentinels where they are present.
 
     Modules that are loaded already are changed at once, except for Prefect's settings, which cannot be.
     """
     if any(isinstance(finder, _Finder) for finder in sys.meta_path):
         return
     finder = _Finder()
-    for index, present in enumerate(sys.meta_path):
-        if getattr(present, "__name__", "") == SENTINEL:
-            sys.meta_path[index] = finder
-            break
-    else:
+    slots = [slot for slot, present in enumerate(sys.meta_path) if getattr(present, "__name__", "") == SENTINEL]
+    for slot in slots:
+        sys.meta_path[slot] = finder
+    if not slots:
         sys.meta_path.insert(0, finder)
     for name in HOOKS:
         if name != ROOT_SETTINGS and name in sys.modules:

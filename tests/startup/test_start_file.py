@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from startup.environment import write
+from startup.environment import SETTING, builder_of, write
 
 if TYPE_CHECKING:
     from startup.environment import Environment
@@ -36,6 +36,27 @@ def test_run_twice_it_adds_one_finder(installed: Environment) -> None:
         return sentinels()
 
     assert installed.call(read_again, str(installed.site_packages), using=[sentinels]) == 1
+
+
+def test_two_sentinels_with_a_stranger_between_them_both_go(from_wheel: Environment) -> None:
+    def found(site_packages: str) -> list[object]:
+        import site
+        import sys
+
+        class Stranger:
+            find_spec = staticmethod(lambda *_: None)
+
+        sys.meta_path.insert(0, Stranger)
+        site.addsitedir(site_packages)
+        before = sentinels()
+        from prefect.utilities.dockerutils import docker_client
+
+        return [before, sentinels(), Stranger in sys.meta_path, builder_of(docker_client)]
+
+    found_here = from_wheel.call(
+        found, str(from_wheel.site_packages), using=[sentinels, builder_of], variables={SETTING: "true"}
+    )
+    assert found_here == [2, 0, True, "buildx"]
 
 
 def test_no_module_is_imported_at_the_start_of_the_interpreter(installed: Environment) -> None:
