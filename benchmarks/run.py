@@ -1,7 +1,8 @@
 """Measure builds and start-up, and write benchmarks/results.json, benchmarks/results.md and docs/benchmark.svg.
 
 Brings up private engines of both image stores (Debian, root). Every figure is a median of runs in which the ways take
-turns. `scripts/tox -e benchmark` runs all of it, with `-- "3 files"` what has these words in its name.
+turns, each of them now and then the first. `scripts/tox -e benchmark` runs all of it, with `-- "3 files"` what has
+these words in its name.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import venv
+from collections import deque
 from pathlib import Path
 from statistics import median
 from typing import IO, TYPE_CHECKING, Any, cast
@@ -30,6 +33,7 @@ from work import Work, pick  # noqa: E402
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+LEAST_TURNS, MOST_TURNS, SECONDS = 3, 15, 40
 START_UP = {
     "python -I -c pass": (["-I", "-c", "pass"], 200),
     'python -c "import prefect"': (["-c", "import prefect"], 15),
@@ -73,19 +77,26 @@ def build(process: subprocess.Popen[str], context: Path, at_once: int) -> dict[s
 
 
 def measure(work: Work, environment: Mapping[str, str]) -> dict[str, list[dict[str, float]]]:
-    """The runs of each way, one after the other in turns; the first turn, which fills the caches, does not count."""
+    """The runs of each way, one after the other in turns; the first turn, which fills the caches, does not count.
+
+    Three turns, or as many more as `SECONDS` have room for.
+    """
     runs: dict[str, list[dict[str, float]]] = {way: [] for way in ways.WAYS}
     with contextlib.ExitStack() as cleanup:
         # In no git repository: there, buildx typed by hand would ask git, and this package spares it that.
         folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory()))
         work.lay(folder)
         workers = {way: cleanup.enter_context(worker(way, environment)) for way in ways.WAYS}
-        for turn in range(work.runs + 1):
-            for way, process in workers.items():
+        order, start = deque(workers), time.monotonic()
+        for turn in range(MOST_TURNS + 1):
+            if turn > LEAST_TURNS and time.monotonic() - start > SECONDS:
+                break
+            for way in order:
                 work.renew(folder)
-                figures = build(process, folder, work.at_once)
+                figures = build(workers[way], folder, work.at_once)
                 if figures and turn:
                     runs[way].append(figures)
+            order.rotate()  # whoever follows the classic builder finds a busier engine
     return {way: figures for way, figures in runs.items() if figures}
 
 
@@ -108,17 +119,15 @@ def start_up() -> dict[str, dict[str, list[float]]]:
         for program, (arguments, runs) in START_UP.items():
             taken: dict[str, list[float]] = {name: [] for name in pythons}
             for turn in range(runs + 1):
-                for name, python in pythons.items():
-                    taken[name] += [_milliseconds([python, *arguments], environment)] if turn else []
-                    if not turn:
-                        _milliseconds([python, *arguments], environment)
+                for name in sorted(pythons, reverse=turn % 2 == 0):
+                    took = _milliseconds([pythons[name], *arguments], environment)
+                    if turn:
+                        taken[name].append(took)
             found[program] = taken
     return found
 
 
 def _milliseconds(command: list[str], environment: Mapping[str, str]) -> float:
-    import time
-
     start = time.perf_counter()
     subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return (time.perf_counter() - start) * 1000
@@ -132,9 +141,16 @@ def machine() -> str:
     return f"{os.cpu_count()} cores of {model}, {memory:.0f} GiB, Linux, CPython {platform.python_version()}"
 
 
+def save(results: Mapping[str, Any], folder: Path) -> None:
+    """Write what has been measured so far: a run that ends early leaves that."""
+    (folder / "results.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
+    (folder / "results.md").write_text(report.table(results), encoding="utf-8")
+
+
 def main() -> None:
     words = sys.argv[1:]
-    results: dict[str, Any] = {"machine": machine(), "builds": {}, "start_up": {}}
+    target = HERE if not words else Path(tempfile.gettempdir())
+    results: dict[str, Any] = {"machine": machine(), "builds": {}, "start_up": {} if words else start_up()}
     wanted = pick(lambda name: not words or any(word in name for word in words))
     with private_docker.start() as docker:
         results["versions"] = f"Docker {docker.docker_version}, buildx {docker.buildx_version}"
@@ -143,15 +159,11 @@ def main() -> None:
             for work in wanted:
                 runs = measure(work, environment)
                 results["builds"].setdefault(store, {})[work.name] = runs
+                save(results, target)
                 medians = {way: round(median(run["seconds"] for run in found), 3) for way, found in runs.items()}
                 print(f"{store}: {work.name}: {medians}", flush=True)
                 # Layers of gigabytes, of each way and each turn.
                 engine.run("docker", "system", "prune", "--all", "--force")
-    if not words:
-        results["start_up"] = start_up()
-    target = HERE if not words else Path(tempfile.gettempdir())
-    (target / "results.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
-    (target / "results.md").write_text(report.table(results), encoding="utf-8")
     print(report.table(results))
     if not words:
         report.draw(results, HERE.parent / "docs" / "benchmark.svg")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import re
 import resource
 import subprocess
@@ -35,7 +36,8 @@ def by_hand(context: Path, tag: str) -> None:
 
 def docker_py(context: Path, tag: str) -> None:
     """Prefect's `build_image`; who builds is the setting's choice."""
-    build_image(context, tag=tag, stream_progress_to=io.StringIO())
+    with Path(os.devnull).open("w", encoding="utf-8") as nobody:
+        build_image(context, tag=tag, stream_progress_to=nobody)
 
 
 def build_backend(context: Path, tag: str) -> None:
@@ -77,10 +79,8 @@ def _temporary_space() -> Iterator[list[int]]:
         watcher.join()
 
 
-def measure(build: Callable[[Path, str], None], context: Path, at_once: int) -> dict[str, float]:
-    """Build, and say what it took this process: seconds, seconds of CPU, bytes."""
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # begins a new peak of memory
-    memory = _memory("VmRSS")
+def measure(build: Callable[[Path, str], None], context: Path, at_once: int, memory: int) -> dict[str, float]:
+    """Build, and say what it took this process: seconds, seconds of CPU, bytes more than `memory`."""
     with _temporary_space() as space:
         cpu, start = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
         with ThreadPoolExecutor(at_once) as pool:
@@ -89,7 +89,7 @@ def measure(build: Callable[[Path, str], None], context: Path, at_once: int) -> 
     return {
         "seconds": seconds,
         "cpu": end.ru_utime + end.ru_stime - cpu.ru_utime - cpu.ru_stime,
-        "memory": max(0, _memory("VmHWM") - memory),
+        "memory": _memory("VmHWM") - memory,
         "space": space[0],
     }
 
@@ -97,11 +97,14 @@ def measure(build: Callable[[Path, str], None], context: Path, at_once: int) -> 
 def main() -> None:
     build = WAYS[sys.argv[1]]
     results = sys.stdout
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # importing had a peak of its own
+    memory = _memory("VmRSS")
     # What builds print is not what is reported; python-on-whales' children write past Python.
     with contextlib.redirect_stdout(io.StringIO()):
         for line in sys.stdin:
             asked: dict[str, Any] = json.loads(line)
-            print(json.dumps(measure(build, Path(asked["context"]), asked["at_once"])), file=results, flush=True)
+            found = measure(build, Path(asked["context"]), asked["at_once"], memory)
+            print(json.dumps(found), file=results, flush=True)
 
 
 if __name__ == "__main__":

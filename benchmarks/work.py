@@ -28,7 +28,6 @@ class Work:
         files, size: what lies in the context beside it: how many files, of how many bytes each
         changed: whether one of the files is another one in each build
         at_once: how many such builds run side by side
-        runs: how often each way is measured
     """
 
     name: str
@@ -37,7 +36,6 @@ class Work:
     size: int = 4096
     changed: bool = False
     at_once: int = 1
-    runs: int = 5
 
     def lay(self, folder: Path) -> None:
         """Write the contexts, one for each build that runs at once, below a folder."""
@@ -66,23 +64,23 @@ def _write(path: Path, size: int) -> None:
             file.write(os.urandom(min(1 << 20, size - start)))
 
 
-def _both(name: str, files: int, size: int, runs: int) -> list[Work]:
+def _both(name: str, files: int, size: int) -> list[Work]:
     return [
-        Work(f"{name}, all cached", files=files, size=size, runs=runs),
-        Work(f"{name}, one changed", files=files, size=size, runs=runs, changed=True),
+        Work(f"{name}, all cached", files=files, size=size),
+        Work(f"{name}, one changed", files=files, size=size, changed=True),
     ]
 
 
 MB = 1 << 20
 WORK = [
-    Work("3 files, all cached", runs=15),
-    *_both("1,000 files", 1000, 4096, 7),
-    *_both("5,000 files", 5000, 4096, 5),
-    *_both("20,000 files", 20_000, 4096, 3),
-    *_both("50,000 files", 50_000, 4096, 3),
-    *_both("64 MB in 8 files", 8, 8 * MB, 5),
-    *_both("256 MB in 8 files", 8, 32 * MB, 3),
-    *_both("1 GB in 8 files", 8, 128 * MB, 3),
+    Work("3 files, all cached"),
+    *_both("1,000 files", 1000, 4096),
+    *_both("5,000 files", 5000, 4096),
+    *_both("20,000 files", 20_000, 4096),
+    *_both("50,000 files", 50_000, 4096),
+    *_both("64 MB in 8 files", 8, 8 * MB),
+    *_both("256 MB in 8 files", 8, 32 * MB),
+    *_both("1 GB in 8 files", 8, 128 * MB),
     Work("4 independent stages of 2 s", STAGES),
     Work("200,000 lines of output", LINES),
     Work("8 builds at once, all cached", at_once=8),
