@@ -20,7 +20,7 @@ def _median(runs: Sequence[Mapping[str, float]], figure: str) -> float:
 
 def ratios(runs: Mapping[str, Sequence[Mapping[str, float]]], way: str) -> list[float]:
     """Of each turn, what a way took over what the command typed by hand took."""
-    return [run["seconds"] / floor["seconds"] for run, floor in zip(runs[way], runs[FLOOR], strict=False)]
+    return [run["seconds"] / floor["seconds"] for run, floor in zip(runs.get(way, []), runs[FLOOR], strict=False)]
 
 
 def table(results: Mapping[str, Any]) -> str:
@@ -60,7 +60,7 @@ def table(results: Mapping[str, Any]) -> str:
 def _row(name: str, runs: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
     cells = [name, f"{_median(runs[FLOOR], 'seconds'):.2f}"]
     for way in ("this package", "classic", "build_backend"):
-        found = ratios(runs, way) if way in runs else []
+        found = ratios(runs, way)
         cells.append(f"{median(found):.2f} ({min(found):.2f} - {max(found):.2f})" if found else "fails")
         if way == "this package":
             pairs = zip(runs.get(way, []), runs[FLOOR], strict=False)
@@ -73,29 +73,34 @@ def _row(name: str, runs: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
 
 
 def draw(results: Mapping[str, Any], path: Path) -> None:
-    """Bars of the ratios to the command typed by hand, a panel for each image store."""
+    """Dots at the median ratio to the command typed by hand, lines from the least to the greatest; a panel a store."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     mpl.rcParams["svg.hashsalt"] = "benchmark"  # the same picture for the same figures
-    colors = {"this package": "#1f77b4", "classic": "#d62728", "build_backend": "#999999"}
+    colors = {"this package": "#1f77b4", "classic": "#d62728", "build_backend": "#888888"}
     labels = {"this package": "this package", "classic": "classic builder", "build_backend": 'build_backend="buildx"'}
     figure = Figure(figsize=(11, 7.5), layout="constrained")
-    panels = figure.subplots(1, len(results["builds"]), sharey=True, squeeze=False)[0]
+    panels = figure.subplots(1, len(results["builds"]), sharex=True, sharey=True, squeeze=False)[0]
     for panel, (store, works) in zip(panels, results["builds"].items(), strict=True):
         names = list(works)
-        for number, way in enumerate(colors):
-            places = [place + (number - 1) * 0.27 for place in range(len(names))]
-            values = [median(ratios(works[name], way)) if way in works[name] else 0 for name in names]
-            panel.barh(places, values, height=0.25, color=colors[way], label=labels[way])
+        for number, (way, color) in enumerate(colors.items()):
+            for place, name in enumerate(names):
+                values = ratios(works[name], way)
+                if values:
+                    height = place + (number - 1) * 0.2
+                    panel.plot([min(values), max(values)], [height, height], color=color)
+                    panel.plot(median(values), height, "o", color=color)
+            panel.plot([], [], "o-", color=color, label=labels[way])
         panel.axvline(1, color="black", linewidth=1)
         panel.set_xscale("log")
-        panel.set_xticks([0.1, 0.5, 1, 2, 5, 10, 20, 40], ["0.1", "0.5", "1", "2", "5", "10", "20", "40"])
+        panel.set_xticks([0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 40], ["0.1", "0.2", "0.5", "1", "2", "5", "10", "20", "40"])
+        panel.set_xticks([], minor=True)
         panel.set_yticks(range(len(names)), names)
         panel.set_title(f"{store} image store")
         panel.set_xlabel("time, as a multiple of `docker buildx build` typed by hand")
-        panel.grid(axis="x", alpha=0.3)
+        panel.grid(alpha=0.3)
     panels[0].invert_yaxis()
-    panels[0].legend(loc="lower right")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(colors))
     figure.suptitle(f"Building through Prefect ({results['versions']}): less is better")
     figure.savefig(path, metadata={"Date": None})
