@@ -9,7 +9,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-Runs = "Sequence[Mapping[str, float]]"
 FLOOR = "by hand"
 MB = 1_000_000
 
@@ -30,9 +29,9 @@ def table(results: Mapping[str, Any]) -> str:
         lines += [
             f"### {store} image store",
             "",
-            "| work | by hand, s | this package | more, ms | classic builder | build_backend "
+            "| work | turns | by hand, s | this package | more, ms | classic builder | build_backend "
             "| CPU, s | memory, MB | disk, MB |",
-            "|---|---|---|---|---|---|---|---|---|",
+            "|---|---|---|---|---|---|---|---|---|---|",
         ]
         lines += [_row(name, runs) for name, runs in works.items()]
         lines += [""]
@@ -58,7 +57,7 @@ def table(results: Mapping[str, Any]) -> str:
 
 
 def _row(name: str, runs: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
-    cells = [name, f"{_median(runs[FLOOR], 'seconds'):.2f}"]
+    cells = [name, str(len(runs[FLOOR])), f"{_median(runs[FLOOR], 'seconds'):.2f}"]
     for way in ("this package", "classic", "build_backend"):
         found = ratios(runs, way)
         cells.append(f"{median(found):.2f} ({min(found):.2f} - {max(found):.2f})" if found else "fails")

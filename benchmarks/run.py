@@ -79,7 +79,7 @@ def build(process: subprocess.Popen[str], context: Path, at_once: int) -> dict[s
 def measure(work: Work, environment: Mapping[str, str]) -> dict[str, list[dict[str, float]]]:
     """The runs of each way, one after the other in turns; the first turn, which fills the caches, does not count.
 
-    Three turns, or as many more as `SECONDS` have room for.
+    `LEAST_TURNS`, and more of them up to `MOST_TURNS` as long as `SECONDS` are not over.
     """
     runs: dict[str, list[dict[str, float]]] = {way: [] for way in ways.WAYS}
     with contextlib.ExitStack() as cleanup:
