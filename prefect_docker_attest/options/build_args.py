@@ -1,9 +1,8 @@
-"""Build arguments: names on a child's command line, values in its environment, names again in its output. Pure.
+"""Passes build arguments to buildx through its environment, and hides their values in its output. Pure.
 
-Any user of the machine can read a command line, so ``--build-arg=NAME`` names an argument, and buildx takes its value
-from its own environment. A name that a tool in that process tree reads would change what the tool does there (measured:
-AWS credentials given as build arguments reached a credential helper), so such reserved names keep their value on the
-command line.
+Any user of the machine can read a command line. So the command line has only ``--build-arg=NAME``, and buildx reads the
+value from its environment. Some names are reserved, because a program that buildx starts reads them: AWS credentials
+that were build arguments reached a credential helper in a test. The values of reserved names stay on the command line.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# The docker CLI, buildx, ssh and git, credential helpers (which may be scripts of any language), the C library.
+# Read by the docker CLI, buildx, ssh, git, the C library, and credential helpers, which can be scripts of any language.
 _RESERVED_PREFIXES = (
     "DOCKER_ BUILDX_ BUILDKIT_ EXPERIMENTAL_BUILDKIT_ COMPOSE_ CONTAINERS_ REGISTRY_AUTH KUBERNETES_ AWS_ AZURE_ "
     "GOOGLE_ GCLOUD CLOUDSDK_ GIT_ SSH_ SSL_ OPENSSL GO XDG_ ACTIONS_ OTEL_ JAEGER_ LD_ DYLD_ LC_ MALLOC_ PYTHON "
@@ -29,65 +28,65 @@ _RESERVED_NAMES = frozenset(
 )
 _CREDENTIAL = re.compile(r"TOKEN|KEY|SECRET|PASS|CREDENTIAL|AUTH(?!OR)", re.IGNORECASE)
 _PASSWORD_IN_ADDRESS = re.compile(r"://[^/\s:@]*:[^/\s@]+@")
-# The docker CLI sets some of these for its plugins.
-_CHANGED_ON_THE_WAY = ("DOCKER_", "OTEL_")
+# The docker CLI sets some variables with these prefixes for its plugins.
+_CHANGED_BY_DOCKER = ("DOCKER_", "OTEL_")
 
-# BuildKit names a step by its instruction with the values put in, line breaks included; it does so once more where the
-# step failed. What follows such a name begins with "#" again, is empty, or ends what was repeated.
+# BuildKit names a step by its instruction with the values of build arguments, which can contain line breaks. It repeats
+# the name if the step fails. The line after a name starts with "#" or "------", or is empty.
 _STEP = re.compile(r"#\d+ \[| > \[")
 _NOT_A_STEP = re.compile(r"#|------|\s*$")
-_SHORTEST = 6  # characters; what is shorter is found everywhere, and keeps no secret
+_SHORTEST = 6  # characters. Shorter values occur by chance in any text, and are too short to be secrets.
 
 
 @dataclass(frozen=True)
 class BuildArguments:
-    """Build arguments, made ready for one child process.
+    """Build arguments for one child process.
 
     Attributes:
-        flags: the values of ``--build-arg``
-        environment: what the child's environment gets on top of its own
-        exposed: names of credentials, by their look, whose value stands on the command line
+        flags: values of ``--build-arg``: ``NAME``, or ``NAME=value`` for reserved names
+        environment: variables to add to the child's environment
+        visible_credentials: names that look like credentials and whose values are on the command line
     """
 
     flags: tuple[str, ...]
     environment: Mapping[str, str]
-    exposed: tuple[str, ...]
+    visible_credentials: tuple[str, ...]
 
 
 def is_reserved(name: str) -> bool:
-    """Whether a tool that a build starts may read this environment variable (in any case of letters)."""
+    """Whether a program that a build starts can read this environment variable. The case of letters is ignored."""
     name = name.upper()
     return name in _RESERVED_NAMES or name.endswith("_PROXY") or name.startswith(tuple(_RESERVED_PREFIXES))
 
 
 def prepare(build_args: Mapping[str, str], parent_environment: Mapping[str, str]) -> BuildArguments:
-    """Split build arguments into command line and environment.
+    """Divide build arguments between command line and environment.
 
     Args:
         build_args: values by name
-        parent_environment: what the child inherits; a name that stands there with another value is reserved, one with
-            this value is not, whoever reads it
+        parent_environment: the environment that the child inherits. A name that has another value there is reserved;
+            a name that has the same value there is never reserved
     """
-    flags, environment, exposed = [], {}, []
+    flags, environment, visible_credentials = [], {}, []
     for name, value in build_args.items():
         inherited = parent_environment.get(name)
-        if inherited == value and not name.startswith(_CHANGED_ON_THE_WAY):
+        if inherited == value and not name.startswith(_CHANGED_BY_DOCKER):
             flags.append(name)
         elif is_reserved(name) or inherited is not None:
             flags.append(f"{name}={value}")
             if _CREDENTIAL.search(name):
-                exposed.append(name)
+                visible_credentials.append(name)
         else:
             flags.append(name)
             environment[name] = value
-    return BuildArguments(tuple(flags), environment, tuple(exposed))
+    return BuildArguments(tuple(flags), environment, tuple(visible_credentials))
 
 
 class Mask:
-    """Puts names, ``$NAME``, in the place of values in the output of a build.
+    """Replaces values of build arguments with ``$NAME`` in the output of a build.
 
-    In the names of steps that is done with every value, as in the Dockerfile; with one that looks like a credential,
-    by its name or for a password in an address, anywhere.
+    In the names of steps it replaces all values. In other lines it replaces only values that look like credentials:
+    the name suggests it, or the value is an address with a password.
 
     Args:
         build_args: values by name
@@ -96,13 +95,13 @@ class Mask:
     def __init__(self, build_args: Mapping[str, str]) -> None:
         names = {part: f"${name}" for name, value in build_args.items() for part in _parts(value)}
         secret = {part for name, value in build_args.items() if _is_credential(name, value) for part in _parts(value)}
-        # A value that holds another one comes first.
+        # The longest value is first, because a value can contain another value.
         self._all = sorted(names.items(), key=lambda item: -len(item[0]))
         self._secret = [item for item in self._all if item[0] in secret]
         self._in_step = False
 
     def __call__(self, line: str) -> str:
-        """The next line of output, as it may be shown."""
+        """Return the next line of output with the values replaced."""
         if not self._all:
             return line
         if _STEP.match(line):

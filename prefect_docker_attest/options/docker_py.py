@@ -1,244 +1,178 @@
-"""The options of docker-py's ``build``, said as options of ``docker buildx build``.
+"""Translates docker-py build options into buildx options. Pure, except for `docker_py_context`.
 
-Three rules. Where the result would differ, the option is refused by name. Where only speed differs, there is a warning.
-Where nothing differs, nothing is said. What docker-py checks before it builds is checked here, in the same words.
+An option is refused if buildx would build another image. An option that only changes the speed causes a warning. The
+checks that docker-py makes before a build are made here too, with the same messages.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 
 from docker import utils
 
-from prefect_docker_attest import docker_py_context, options
 from prefect_docker_attest.errors import OptionError
-from prefect_docker_attest.options import BuildxOptions
+from prefect_docker_attest.options import docker_py_context, table, values
+from prefect_docker_attest.options.table import BuildxOptions
 
-BUILDX_ONLY = frozenset(
-    (
-        "provenance",
-        "sbom",
-        "attest",
-        "secrets",
-        "ssh",
-        "cache_to",
-        "build_contexts",
-        "platforms",
-        "builder",
-        "annotations",
-        "push",
-    )
-)
-"""Options that docker-py does not know, named as python-on-whales and buildx name them."""
-
-MEANINGLESS = {
-    "rm": "BuildKit leaves no intermediate containers",
-    "forcerm": "BuildKit leaves no intermediate containers",
-    "gzip": "it compressed the build context on its way to the engine",
+SPECIAL = {
+    "path": "The build context: a folder, or a git or http URL.",
+    "fileobj": "A file that holds the Dockerfile of an empty build context.",
+    "custom_context": "`True`: `fileobj` is a tar file that holds the build context.",
+    "encoding": "It has no effect: the compression of that tar file (none, gzip, bzip2 or xz) is detected.",
+    "platform": "One platform, or several separated by commas. If it has no slash, as in `amd64`, the engine's "
+    "operating system is added.",
+    "timeout": "Seconds without output after which the build is stopped. Progress counters do not count as output.",
+    "decode": "`True`: events are dicts. `False`: events are lines of JSON.",
+    "use_config_proxy": "Whether the proxies in the docker CLI's configuration become build arguments.",
 }
-"""Options of docker-py that change nothing here, with the reason."""
+"""Options that are not a row of the table, with their meaning."""
+
+IGNORED = {
+    "rm": "BuildKit leaves no intermediate containers.",
+    "forcerm": "BuildKit leaves no intermediate containers.",
+    "gzip": "It compresses the whole build context. BuildKit transfers only the files that changed.",
+}
+"""Options that have no effect, with the reason."""
+
+REFUSED = {
+    "container_limits": (
+        "BuildKit does not limit the resources of a build",
+        "Omit it, and limit the builder: `docker buildx create --driver-opt memory=...,cpu-quota=...`.",
+    ),
+    "squash": ("BuildKit does not squash layers", "Omit it, and use a multi-stage Dockerfile."),
+    "isolation": ("BuildKit has no isolation technologies", "Omit it."),
+    "push": (
+        "Prefect pushes the image of this tag in the Docker Engine after the build, which can be an older image",
+        'Omit it, or use build_backend="buildx".',
+    ),
+}
+"""Options that buildx does not support, with the reason and a tip. Empty values and ``isolation="default"`` are
+accepted."""
+
+BUILDX_ONLY = frozenset(row.name for row in table.ROWS if row.docker_py is None)
+"""Options that docker-py does not have. They have their names in python-on-whales and buildx."""
+
+_ROWS = {row.docker_py or row.name: row for row in table.ROWS}
 
 
 @dataclass(frozen=True)
 class DockerPyBuild:
-    """A call of docker-py's ``build``, checked.
+    """The checked options of a docker-py build.
 
     Attributes:
-        options: what buildx is to build
-        stdin: the build context, or the Dockerfile, that goes to buildx's standard input
-        decode: whether events are dicts, or JSON lines
-        silence_limit: seconds without output after which the build is stopped
-        config_proxies: whether the docker CLI's configured proxies become build arguments
-        warnings: sentences for the user
+        options: options for buildx
+        stdin: build context or Dockerfile for buildx's standard input; `None` if there is none
+        decode: whether events are dicts instead of lines of JSON
+        idle_timeout: seconds without output after which the build is stopped; `None` for no limit
+        config_proxies: whether the proxies in the docker CLI's configuration become build arguments
+        warnings: sentences to log as warnings
     """
 
     options: BuildxOptions
     stdin: IO[bytes] | None
     decode: bool
-    silence_limit: float | None
+    idle_timeout: float | None
     config_proxies: bool
     warnings: tuple[str, ...]
 
 
-def wants_buildx(given: Mapping[str, Any]) -> bool:
-    """Whether a call names something that docker-py's own build could not do."""
+def wants_buildx(docker_py_options: Mapping[str, Any]) -> bool:
+    """Whether these options need buildx, because docker-py's own build does not support them."""
+    sources = docker_py_options.get("cache_from")
     return (
-        any(given.get(name) is not None for name in BUILDX_ONLY)
-        or any(isinstance(entry, Mapping) or "=" in str(entry) for entry in _entries(given.get("cache_from")))
-        or "," in str(given.get("platform") or "")
+        any(docker_py_options.get(name) is not None for name in BUILDX_ONLY)
+        or any(
+            isinstance(source, Mapping) or "=" in str(source)
+            for source in (sources if isinstance(sources, (list, tuple)) else [sources])
+        )
+        or "," in str(docker_py_options.get("platform") or "")
     )
 
 
-def read(given: Mapping[str, Any]) -> DockerPyBuild:
-    """Check the options of a build, every one of them, and say them in buildx's terms.
+def read(docker_py_options: Mapping[str, Any]) -> DockerPyBuild:
+    """Check every option of a docker-py build, and translate it into buildx options.
 
     Args:
-        given: docker-py's parameters and those of `BUILDX_ONLY`, by name
+        docker_py_options: docker-py's parameters and those in `BUILDX_ONLY`, by name
 
     Raises:
-        TypeError: as docker-py's build raises it: neither ``path`` nor ``fileobj``, a path that is no folder
-        OptionError: an option that buildx cannot carry out, or whose value is wrong
+        TypeError: as docker-py raises it: neither ``path`` nor ``fileobj`` is set, or ``path`` is not a folder
+        OSError: the Dockerfile is outside the context and cannot be read
+        OptionError: buildx does not support an option, or its value is wrong
     """
-    # None is a value of this one alone: docker-py reads it as False.
-    config_proxies = bool(given.get("use_config_proxy", True))
-    rest = {name: value for name, value in given.items() if value is not None and name != "use_config_proxy"}
-    source = {name: rest.pop(name, None) for name in ("path", "fileobj", "dockerfile", "custom_context")}
-    encoding = rest.pop("encoding", None)
-    if source["path"] is None and source["fileobj"] is None:
-        raise TypeError("Either path or fileobj needs to be provided.")
-    if rest.get("gzip") and encoding is not None:
-        raise OptionError("encoding", "Can not use custom encoding if gzip is enabled", encoding)
-    for name in MEANINGLESS:
-        rest.pop(name, None)
-    tag = rest.pop("tag", None)
-    if tag is not None and not utils.match_tag(options.text("tag", tag)):
-        raise OptionError("tag", f"invalid tag {tag!r}: invalid reference format", tag)
-    _refuse(rest)
-    warnings: list[str] = []
-    values: dict[str, Any] = {name: convert(rest.pop(name)) for name, convert in _CONVERT.items() if name in rest}
-    cache_from = tuple(_cache_sources(rest.pop("cache_from", None), warnings))
-    platforms = _platforms(rest.pop("platform", None), rest.pop("platforms", None))
-    decode, silence_limit = bool(rest.pop("decode", False)), _silence_limit(rest.pop("timeout", None))
-    if rest:
-        name, value = next(iter(rest.items()))
-        raise OptionError(
-            name, "this version of prefect-docker-attest does not know the option. Upgrade it, or leave it out", value
-        )
-    context = docker_py_context.read(**source)
-    if context.is_remote:
-        # The classic builder leaves a repository its folder .git.
-        values["buildargs"] = {"BUILDKIT_CONTEXT_KEEP_GIT_DIR": "1", **values.get("buildargs", {})}
-    built = BuildxOptions(
-        context=context.place,
-        file=context.file,
-        tags=() if tag is None else (tag,),
-        platforms=platforms,
-        cache_from=cache_from,
-        **{_FIELD.get(name, name): value for name, value in values.items()},
+    given = {name: value for name, value in docker_py_options.items() if value is not None}
+    _check_as_docker_py(given)
+    _refuse(given)
+    converted = {row.name: row.convert(name, given[name]) for name, row in _ROWS.items() if name in given}
+    platforms = (*values.platforms("platform", given.get("platform")), *converted.get("platforms", ()))
+    idle_timeout = _idle_timeout(given.get("timeout"))
+    context = docker_py_context.read(
+        path=given.get("path"),
+        fileobj=given.get("fileobj"),
+        dockerfile=given.get("dockerfile"),
+        custom_context=given.get("custom_context"),
     )
-    return DockerPyBuild(built, context.stdin, decode, silence_limit, config_proxies, tuple(warnings))
+    if context.is_remote:
+        # The classic builder keeps the folder .git of a repository.
+        converted["build_args"] = {"BUILDKIT_CONTEXT_KEEP_GIT_DIR": "1", **converted.get("build_args", {})}
+    of_several_options = {"context": context.place, "file": context.file, "platforms": tuple(dict.fromkeys(platforms))}
+    return DockerPyBuild(
+        BuildxOptions(**{**converted, **of_several_options}),
+        context.stdin,
+        decode=bool(given.get("decode")),
+        idle_timeout=idle_timeout,
+        # docker-py reads None as False for this option.
+        config_proxies=bool(docker_py_options.get("use_config_proxy", True)),
+        warnings=_warnings(converted.get("cache_from", ())),
+    )
 
 
-def _shm_size(value: object) -> int | None:
-    if isinstance(value, bool) or not isinstance(value, (int, str)) or not str(value).isdecimal():
-        raise OptionError("shmsize", "a number of bytes is needed", value)
-    return int(value) or None
-
-
-def _build_args(value: object) -> dict[str, str]:
-    # docker-py's null in place of a value unsets the argument, a bare --build-arg NAME would import the host's.
-    given = value if not isinstance(value, Mapping) else {k: v for k, v in value.items() if v is not None}
-    return options.pairs("buildargs", given or {})
-
-
-def _hosts(value: object) -> tuple[str, ...]:
-    return options.texts("extra_hosts", utils.format_extra_hosts(value) if isinstance(value, dict) else value)
-
-
-def _network(value: object) -> str | None:
-    network = options.text("network_mode", value)
-    if network in ("", "default", "bridge"):
-        return None
-    if network not in ("none", "host"):
+def _check_as_docker_py(given: Mapping[str, Any]) -> None:
+    if "path" not in given and "fileobj" not in given:
+        raise TypeError("Either path or fileobj needs to be provided.")
+    if given.get("gzip") and "encoding" in given:
+        # The part after the colon is docker-py's message.
         raise OptionError(
-            "network_mode",
-            "BuildKit knows only the networks 'default', 'none' and 'host'. Choose one of these",
-            network,
+            "encoding", "is not supported: Can not use custom encoding if gzip is enabled", given["encoding"]
         )
-    return network
+    tag = given.get("tag")
+    if tag is not None and not utils.match_tag(values.string("tag", tag)):
+        raise OptionError("tag", f"is not supported: invalid tag {tag!r}: invalid reference format", tag)
 
 
-def _annotations(value: object) -> tuple[str, ...]:
-    if isinstance(value, Mapping):
-        return tuple(f"{name}={one}" for name, one in options.pairs("annotations", value).items())
-    return options.texts("annotations", value)
+def _refuse(given: Mapping[str, Any]) -> None:
+    known = {*_ROWS, *SPECIAL, *IGNORED, *REFUSED}
+    for name, value in given.items():
+        if name not in known:
+            raise OptionError(
+                name,
+                "is not supported by this version of prefect-docker-attest",
+                value,
+                tip="Run `pip install --upgrade prefect-docker-attest`, or omit the option.",
+            )
+        wanted = value not in ("", "default") if name == "isolation" else values.switch(name, value)
+        if name in REFUSED and wanted:
+            reason, tip = REFUSED[name]
+            raise OptionError(name, f"is not supported: {reason}", value, tip=tip)
 
 
-# One function an option that is said by one flag; the others are read in `read`.
-_CONVERT: dict[str, Callable[[Any], Any]] = {
-    "nocache": bool,
-    "pull": bool,
-    "quiet": bool,
-    "shmsize": _shm_size,
-    "buildargs": _build_args,
-    "labels": lambda value: options.pairs("labels", value),
-    "target": lambda value: options.text("target", value) or None,
-    "network_mode": _network,
-    "extra_hosts": _hosts,
-    "provenance": lambda value: options.attestation("provenance", value),
-    "sbom": lambda value: options.attestation("sbom", value),
-    "attest": lambda value: options.texts("attest", value),
-    "secrets": options.secrets,
-    "ssh": lambda value: options.texts("ssh", value),
-    "cache_to": lambda value: options.texts("cache_to", value),
-    "build_contexts": lambda value: options.pairs("build_contexts", value),
-    "builder": lambda value: options.text("builder", value) or None,
-    "annotations": _annotations,
-}
-
-_FIELD = {
-    "nocache": "no_cache",
-    "shmsize": "shm_size",
-    "buildargs": "build_args",
-    "network_mode": "network",
-    "extra_hosts": "add_hosts",
-}
-
-
-def _refuse(rest: dict[str, Any]) -> None:
-    limits = rest.pop("container_limits", None)
-    if limits:
-        raise OptionError(
-            "container_limits",
-            "BuildKit does not limit the resources of a build, and limits that silently vanish are worse. Leave it "
-            "out, and limit the builder instead: `docker buildx create --driver-opt memory=...,cpu-quota=...`",
-            limits,
-        )
-    if rest.pop("squash", None):
-        raise OptionError("squash", "BuildKit does not squash layers. Use a multi-stage Dockerfile", True)
-    isolation = rest.pop("isolation", None)
-    if isolation not in (None, "", "default"):
-        raise OptionError("isolation", "BuildKit has no choice of it. Leave it out", isolation)
-    if rest.pop("push", None):
-        raise OptionError(
-            "push",
-            "Prefect pushes what is in the Docker Engine after the build, and would replace this image in the registry "
-            'by an older one of the same tag. Leave it out, or use build_backend="buildx"',
-            True,
-        )
-
-
-def _entries(value: object) -> list[object]:
-    if value is None:
-        return []
-    return list(value) if isinstance(value, (list, tuple)) else [value]
-
-
-def _cache_sources(value: object, warnings: list[str]) -> list[str]:
-    sources = [source for entry in _entries(value) for source in options.texts("cache_from", entry)]
-    plain = [source for source in sources if "=" not in source]
-    if plain:
-        warnings.append(
-            f"cache_from={plain}: unlike the classic builder, BuildKit reads a cache only where a build wrote one: "
-            "into the image (cache_to='type=inline') or beside it (cache_to='type=registry,ref=...'), in a registry. "
-            "From any other image nothing is reused."
-        )
-    return sources
-
-
-def _platforms(platform: object, platforms: object) -> tuple[str, ...]:
-    given = [*options.texts("platform", platform), *options.texts("platforms", platforms)]
-    named = [one.strip() for each in given for one in each.split(",")]
-    return tuple(dict.fromkeys(one for one in named if one))
-
-
-def _silence_limit(timeout: Any) -> float | None:
-    # requests takes a pair too: how long to connect, and how long without an answer.
+def _idle_timeout(timeout: Any) -> float | None:
+    # requests also accepts a pair: seconds to connect, and seconds without data.
     limit = timeout[1] if isinstance(timeout, tuple) else timeout
     if limit is None:
         return None
     if isinstance(limit, bool) or not isinstance(limit, (int, float)) or limit <= 0:
-        raise OptionError("timeout", "seconds without output are needed, more than 0", timeout)
+        raise OptionError("timeout", "must be a number of seconds, more than 0", timeout)
     return float(limit)
+
+
+def _warnings(cache_from: tuple[str, ...]) -> tuple[str, ...]:
+    plain = [source for source in cache_from if "=" not in source]
+    if not plain:
+        return ()
+    return (
+        f"cache_from={plain} may have no effect: BuildKit reuses layers of an image only if its build wrote a cache, "
+        "with cache_to='type=inline' or cache_to='type=registry,ref=...'.",
+    )

@@ -1,7 +1,7 @@
-"""The build context and Dockerfile of docker-py's ``build``, as ``docker buildx build`` is given them.
+"""Converts the build context and the Dockerfile of a docker-py build into those of ``docker buildx build``.
 
-docker-py has read both when its call returns, buildx reads them later and by rules of its own. What these rules would
-change goes to buildx's standard input in a form that they leave alone.
+docker-py reads both before its call returns. buildx reads them later, and interprets some paths and files differently.
+In these cases the content goes to buildx's standard input, so that the result is the same.
 """
 
 from __future__ import annotations
@@ -16,24 +16,26 @@ from typing import IO, Any
 
 from docker import utils
 
-from prefect_docker_attest import options
 from prefect_docker_attest.errors import OptionError
+from prefect_docker_attest.options import values
 
-# What starts with one of these is remote (docker-py, docker/api/build.py).
+# Prefixes of remote contexts (docker-py, docker/api/build.py).
 _REMOTE = ("http://", "https://", "git://", "github.com/", "git@")
 
-# BuildKit looks a Dockerfile up by a pattern like those of .dockerignore, which finds no "[1]", "!x", "a\b" or "x ".
+# BuildKit uses the Dockerfile's name as a pattern like those in .dockerignore. So it does not find files with names
+# such as "[1]", "!x", "a\b" or "x ".
 _FOUND_BY_NAME = re.compile(r"[\w.,@~%=+:-]+( +[\w.,@~%=+:-]+)*")
 
 
 @dataclass(frozen=True)
 class BuildContext:
-    """What is built.
+    """A build context and its Dockerfile.
 
     Attributes:
-        place: an absolute path, a URL, or ``-`` for what comes on standard input
-        file: the Dockerfile's absolute path, its place in a remote or tar context, or ``-``
-        stdin: the one of the two that comes on standard input
+        place: absolute path or URL of the context; ``-`` for a context on standard input
+        file: absolute path of the Dockerfile, or its path inside a remote or tar context; ``-`` for a Dockerfile on
+            standard input; `None` for the default one
+        stdin: content for standard input: the context or the Dockerfile
     """
 
     place: str
@@ -42,68 +44,71 @@ class BuildContext:
 
     @property
     def is_remote(self) -> bool:
-        """Whether the builder fetches it."""
+        """Whether the builder downloads the context."""
         return self.place.startswith(_REMOTE)
 
 
 def read(*, path: object, fileobj: Any, dockerfile: object, custom_context: object) -> BuildContext:
-    """Check and read what docker-py checks and reads at its call.
+    """Check these options of docker-py's ``build``, and read the files that docker-py would read.
 
     Args:
         path: a folder, or the address of a remote context
-        fileobj: a file with the Dockerfile, or with a tar
-        dockerfile: the Dockerfile's place
-        custom_context: whether `fileobj` is a tar with all of the context
+        fileobj: a file that contains the Dockerfile or a tar
+        dockerfile: path of the Dockerfile
+        custom_context: whether `fileobj` is a tar that contains the whole context
 
     Raises:
-        TypeError: as docker-py raises it: a path that is no folder, a custom context without its tar
-        OSError: a Dockerfile outside the context that cannot be read
-        OptionError: a value of another kind than needed
+        TypeError: as docker-py raises it: `path` is not a folder, or `custom_context` is set without `fileobj`
+        OSError: the Dockerfile is outside the context and cannot be read
+        OptionError: a value has the wrong type, or `fileobj` is not a tar
     """
-    file = options.text("dockerfile", dockerfile) if dockerfile else None
+    file = values.string("dockerfile", dockerfile) if dockerfile else None
     if custom_context:
         if not fileobj:
             raise TypeError("You must specify fileobj with custom_context")
         return BuildContext("-", _inside(file), _archive(fileobj))
     if fileobj is not None:
         if file not in (None, "Dockerfile"):
-            raise OptionError("dockerfile", "with fileobj, that file is the Dockerfile. Leave dockerfile out", file)
-        # docker-py's own: the Dockerfile is all that there is in the context.
+            raise OptionError(
+                "dockerfile", "cannot be combined with fileobj, which is the Dockerfile", file, tip="Omit dockerfile."
+            )
+        # As in docker-py, the context contains only the Dockerfile.
         with utils.mkbuildcontext(fileobj) as made:
             return BuildContext("-", None, _archive(made))
-    remote = BuildContext(options.path("path", path), _inside(file))
+    remote = BuildContext(values.path("path", path), _inside(file))
     return remote if remote.is_remote else _folder(remote.place, file)
 
 
 def _folder(folder: str, file: str | None) -> BuildContext:
     if not os.path.isdir(folder):
         raise TypeError("You must specify a directory to build in path")
-    # An absolute one cannot be taken for a flag, for standard input ("-") or for an address.
+    # buildx could take a relative path for a flag, for standard input ("-") or for a URL.
     folder = os.path.abspath(folder)
     if file is None:
         return BuildContext(folder)
     found = os.path.join(folder, file)
     outside = os.path.relpath(found, folder).startswith(os.pardir)
-    # One outside is read by docker-py itself, through symbolic links, which buildx neither follows nor counts in "..".
+    # docker-py reads a Dockerfile outside the context itself, and follows symbolic links. buildx does not follow them.
     if outside or (os.path.isfile(found) and not _FOUND_BY_NAME.fullmatch(os.path.basename(found))):
         return BuildContext(folder, "-", open(found, "rb"))
     return BuildContext(folder, os.path.normpath(found))
 
 
 def _inside(file: str | None) -> str | None:
-    # To buildx, "-" is standard input, and an absolute path one of this machine.
+    # buildx reads "-" as standard input, and an absolute path as a file of this machine.
     return file and ("./-" if file == "-" else file.lstrip("/"))
 
 
 def _archive(fileobj: Any) -> IO[bytes]:
-    """A copy of a tar, whose files are root's: the classic builder gives all that it copies to root, BuildKit does not.
+    """Copy a tar, and make root the owner of all its files.
 
-    It is compressed, since buildx takes a plain tar that begins with an extended header, as those of Python do, for a
-    Dockerfile. And being a copy, it outlives the caller's file.
+    The classic builder makes root the owner of the files that it copies. BuildKit keeps the owners in the tar. The copy
+    is compressed: buildx mistakes an uncompressed tar that starts with an extended header, as Python writes it, for a
+    Dockerfile. buildx also reads the tar after the caller may have closed its file.
     """
-    if not hasattr(fileobj, "read"):  # docker-py takes what requests can send
+    if not hasattr(fileobj, "read"):  # docker-py also accepts bytes and iterables of bytes, as requests does
         fileobj = io.BytesIO(fileobj if isinstance(fileobj, bytes) else b"".join(fileobj))
-    copy: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 it is closed with the build
+    copy: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 the caller closes it after the build
     try:
         with (
             tarfile.open(fileobj=fileobj, mode="r|*") as given,
@@ -114,7 +119,8 @@ def _archive(fileobj: Any) -> IO[bytes]:
                 made.addfile(member, given.extractfile(member) if member.isreg() else None)
     except tarfile.TarError as error:
         raise OptionError(
-            "fileobj", f"it is no tar that can be read, plain or compressed by gzip, bzip2 or xz: {error}"
+            "fileobj",
+            f"must be a tar file, uncompressed or compressed with gzip, bzip2 or xz; it cannot be read: {error}",
         ) from error
     copy.seek(0)
     return copy
@@ -123,7 +129,7 @@ def _archive(fileobj: Any) -> IO[bytes]:
 def _give_to_root(member: tarfile.TarInfo) -> None:
     member.uid = member.gid = 0
     member.uname = member.gname = ""
-    # What else stands in an extended header is written anew from the attributes; and of a sparse file, all of it.
+    # tarfile writes the other values of an extended header again from the attributes. A sparse file is written in full.
     member.pax_headers = {name: value for name, value in member.pax_headers.items() if name.startswith("SCHILY.xattr.")}
     if member.isreg():
         member.type = tarfile.REGTYPE

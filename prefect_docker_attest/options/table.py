@@ -1,223 +1,285 @@
-"""The options of ``docker buildx build``, and the command line that they make. Pure."""
+"""The table of build options, and the command line that is made from it. Pure.
+
+Each option is one row: a field of `BuildxOptions`. A new option also needs values in ``tests/unit``, a test on an
+engine, and its line in ``docs/options.md``, which ``tests/support/options_page.py`` writes.
+"""
 
 from __future__ import annotations
 
-import csv
-import io
-import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeVar
 
-from prefect_docker_attest.errors import OptionError
+from prefect_docker_attest.options import values
 
-_OF_A_SECRET = frozenset(("type", "id", "src", "source", "env"))
+T = TypeVar("T")
+
+Version = tuple[int, int, int]
+"""A version of buildx."""
+
+
+def _row(flag: str, default: T, convert: Callable[[str, Any], T], meaning: str, **columns: Any) -> T:
+    """Return a field of `BuildxOptions` that is a row of the table. The parameters are the attributes of `Row`."""
+    metadata = {"flag": flag, "convert": convert, "meaning": meaning, **columns}
+    return field(default_factory=lambda: default, metadata=metadata)
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildxOptions:
-    """One build, in the terms of ``docker buildx build --help``.
+    """The options of one ``docker buildx build``. Every field except the first two is a row of the table.
+
+    The fourth argument of each row describes the field. An option that is not set has the row's default value: `None`,
+    `False` or an empty collection.
 
     Attributes:
-        context: an absolute path, a URL, or ``-`` for what comes on standard input
-        file: the Dockerfile's absolute path, or its place in a remote or tar context
-        build_args: values by name; they are not secrets, yet are kept off the command line
-        shm_size: bytes
-        add_hosts: ``host:address`` each
-        cache_from, cache_to, attest, secrets, ssh: as buildx reads them, ``type=registry,ref=...``
-        provenance, sbom: ``true``, ``false``, or attributes such as ``mode=max``; ``None`` leaves buildx its default
-        push: push to the registry in place of loading into the engine
+        context: build context: an absolute path, a URL, or ``-`` for standard input
+        pushed_to: repository to which the builder pushes the image without a tag; ``""`` if it does not
     """
 
     context: str
-    file: str | None = None
-    tags: tuple[str, ...] = ()
-    platforms: tuple[str, ...] = ()
-    build_args: Mapping[str, str] = field(default_factory=dict)
-    labels: Mapping[str, str] = field(default_factory=dict)
-    target: str | None = None
-    network: str | None = None
-    no_cache: bool = False
-    pull: bool = False
-    quiet: bool = False
-    shm_size: int | None = None
-    add_hosts: tuple[str, ...] = ()
-    allow: tuple[str, ...] = ()
-    cache_from: tuple[str, ...] = ()
-    cache_to: tuple[str, ...] = ()
-    provenance: str | None = None
-    sbom: str | None = None
-    attest: tuple[str, ...] = ()
-    secrets: tuple[str, ...] = ()
-    ssh: tuple[str, ...] = ()
-    build_contexts: Mapping[str, str] = field(default_factory=dict)
-    builder: str | None = None
-    annotations: tuple[str, ...] = ()
-    push: bool = False
+    pushed_to: str = ""
+    file: str | None = _row(
+        "--file", None, values.absolute_path, "The Dockerfile.", docker_py="dockerfile", python_on_whales="file"
+    )
+    tags: tuple[str, ...] = _row(
+        "--tag", (), values.strings, "The names of the image.", docker_py="tag", python_on_whales="tags"
+    )
+    platforms: tuple[str, ...] = _row(
+        "--platform",
+        (),
+        values.platforms,
+        "The platforms to build for, such as `linux/amd64`: a list, or a string with commas.",
+        python_on_whales="platforms",
+    )
+    build_args: Mapping[str, str] = _row(
+        "--build-arg",
+        {},
+        values.build_args,
+        "Build arguments. buildx reads their values from its environment, so other users cannot see them. Only the "
+        "values of names that other programs read, such as `AWS_*` or `PATH`, are on the command line.",
+        docker_py="buildargs",
+        python_on_whales="build_args",
+    )
+    labels: Mapping[str, str] = _row(
+        "--label", {}, values.string_map, "Labels of the image.", docker_py="labels", python_on_whales="labels"
+    )
+    target: str | None = _row(
+        "--target", None, values.optional_string, "The stage to build.", docker_py="target", python_on_whales="target"
+    )
+    network: str | None = _row(
+        "--network",
+        None,
+        values.network,
+        "The network of `RUN` steps: `default` (also `bridge`), `none` or `host`. BuildKit has no others.",
+        docker_py="network_mode",
+        python_on_whales="network",
+    )
+    no_cache: bool = _row("--no-cache", False, values.switch, "Build every step again.", docker_py="nocache")
+    no_cache_filter: tuple[str, ...] = _row(
+        "--no-cache-filter",
+        (),
+        values.strings,
+        "Stages whose steps are all built again. It cannot be combined with `nocache`.",
+        since=(0, 8, 0),
+    )
+    pull: bool = _row(
+        "--pull", False, values.switch, "Look for newer base images.", docker_py="pull", python_on_whales="pull"
+    )
+    quiet: bool = _row("--progress=quiet", False, values.switch, "Print only the image's id.", docker_py="quiet")
+    shm_size: int | None = _row("--shm-size", None, values.size, "Size of `/dev/shm` in bytes.", docker_py="shmsize")
+    ulimit: tuple[str, ...] = _row(
+        "--ulimit",
+        (),
+        values.key_values,
+        "Limits of `RUN` steps, such as `nofile=1024:2048`: a list of strings, or a mapping.",
+        since=(0, 7, 0),
+    )
+    cgroup_parent: str | None = _row(
+        "--cgroup-parent",
+        None,
+        values.optional_string,
+        "The parent of the control groups of `RUN` steps. buildx 0.11.0 ignores it.",
+        since=(0, 7, 0),
+    )
+    add_hosts: tuple[str, ...] = _row(
+        "--add-host",
+        (),
+        values.hosts,
+        "Entries of `/etc/hosts`: a mapping of names to addresses, or `name:address` strings.",
+        docker_py="extra_hosts",
+        python_on_whales="add_hosts",
+    )
+    allow: tuple[str, ...] = _row(
+        "--allow",
+        (),
+        values.strings,
+        "Entitlements: `network.host` for `RUN --network=host`; `security.insecure`, which the engine must allow too.",
+        python_on_whales="allow",
+        since=(0, 3, 0),
+    )
+    cache_from: tuple[str, ...] = _row(
+        "--cache-from",
+        (),
+        values.strings,
+        "Caches to read, such as `type=registry,ref=NAME`. The name of an image works only if its build wrote a cache "
+        "into the image; each build with such a name logs this as a warning.",
+        docker_py="cache_from",
+        python_on_whales="cache_from",
+    )
+    cache_to: tuple[str, ...] = _row(
+        "--cache-to",
+        (),
+        values.strings,
+        "Caches to write, such as `type=registry,ref=NAME` or `type=inline`.",
+        python_on_whales="cache_to",
+    )
+    provenance: str | None = _row(
+        "--provenance",
+        None,
+        values.attestation,
+        "Provenance attestation: `True`, `False`, or attributes such as `mode=max`.",
+        python_on_whales="provenance",
+    )
+    sbom: str | None = _row(
+        "--sbom",
+        None,
+        values.attestation,
+        "SBOM attestation: `True`, `False`, or attributes such as `generator=NAME`.",
+        python_on_whales="sbom",
+    )
+    attest: tuple[str, ...] = _row(
+        "--attest", (), values.strings, "Attestations, such as `type=sbom`.", python_on_whales="attest"
+    )
+    secrets: tuple[str, ...] = _row(
+        "--secret",
+        (),
+        values.secrets,
+        "Secrets for `RUN --mount=type=secret`: `id=NAME,env=VARIABLE` or `id=NAME,src=FILE`.",
+        python_on_whales="secrets",
+    )
+    ssh: tuple[str, ...] = _row(
+        "--ssh", (), values.strings, "SSH agents or keys for `RUN --mount=type=ssh`.", python_on_whales="ssh"
+    )
+    build_contexts: Mapping[str, str] = _row(
+        "--build-context",
+        {},
+        values.string_map,
+        "Additional build contexts: a mapping of names to folders, URLs or `docker-image://NAME`.",
+        python_on_whales="build_contexts",
+    )
+    builder: str | None = _row(
+        "--builder", None, values.builder, "A builder from `docker buildx ls`.", python_on_whales="builder"
+    )
+    annotations: tuple[str, ...] = _row(
+        "--annotation",
+        (),
+        values.key_values,
+        "Annotations of the manifest: a mapping, or `key=value` strings. It needs the containerd image store.",
+        since=(0, 12, 0),
+    )
+    media_types: str | None = _row(
+        "--output",
+        None,
+        values.media_types,
+        "The media types of the image in the registry: `docker` or `oci`. `oci` needs the containerd image store. "
+        "Attestations need `oci`.",
+    )
+    push: bool = _row(
+        "--push",
+        False,
+        values.switch,
+        'Push the image instead of loading it into the engine. It works only with `build_backend="buildx"`.',
+        python_on_whales="push",
+    )
 
     @property
     def multi_platform(self) -> bool:
-        """Whether the result is an image index by its nature."""
+        """Whether the image has several platforms, so that it is always an index."""
         return len(self.platforms) > 1
 
 
-def arguments(options: BuildxOptions, build_args: Sequence[str], metadata_file: str) -> list[str]:
-    """What follows ``docker buildx build``.
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One row of the table.
 
-    Every value is bound to its flag, and the context comes last, after ``--``: what starts with a dash stays a value.
+    Attributes:
+        name: name of the field of `BuildxOptions`
+        flag: flag of ``docker buildx build``
+        convert: function that converts the option's name and value in a call into the field's value (see `values`)
+        meaning: documentation of the option
+        docker_py: name of the option in docker-py's ``build``; `None` for a buildx-only option, which users give under
+            `name`
+        python_on_whales: name of the option in python-on-whales' ``buildx.build``; `None` if it has no such option
+        since: first version of buildx that has the flag, for the error of an older buildx; `None` if every supported
+            version has it
+    """
+
+    name: str
+    flag: str
+    convert: Callable[[str, Any], Any]
+    meaning: str
+    docker_py: str | None = None
+    python_on_whales: str | None = None
+    since: Version | None = None
+
+
+ROWS = tuple(Row(name=column.name, **column.metadata) for column in fields(BuildxOptions) if column.metadata)
+"""The table, in the order of the command line."""
+
+
+def arguments(options: BuildxOptions, build_args: Sequence[str], metadata_file: str) -> list[str]:
+    """Return the arguments after ``docker buildx build``.
+
+    Every value is part of its flag's argument, and the context is the last argument, after ``--``. So a value that
+    starts with a dash cannot be read as a flag.
 
     Args:
-        options: what to build
-        build_args: build arguments as they may stand on a command line (see `prefect_docker_attest.build_args`)
-        metadata_file: where buildx writes what it built
+        options: options of the build
+        build_args: values of ``--build-arg`` (see `prefect_docker_attest.options.build_args`)
+        metadata_file: path of the file for buildx's metadata
     """
-    flags = [
-        "--progress=quiet" if options.quiet else "--progress=plain",
-        "--push" if options.push else "--load",
+    # With ``--tag``, buildx would push the tags too.
+    tags = () if options.pushed_to else options.tags
+    found = {**vars(options), "tags": tags, "build_args": build_args}
+    return [
+        *(() if options.quiet else ("--progress=plain",)),
+        _output(options),
         f"--metadata-file={metadata_file}",
+        *(argument for row in ROWS if row.flag not in _OUTPUT for argument in _arguments(row.flag, found[row.name])),
+        "--",
+        options.context,
     ]
-    single: dict[str, str | int | None] = {
-        "builder": options.builder,
-        "file": options.file,
-        "target": options.target,
-        "network": options.network,
-        "shm-size": options.shm_size,
-        "provenance": options.provenance,
-        "sbom": options.sbom,
-    }
-    flags += [f"--{name}={value}" for name, value in single.items() if value is not None]
-    flags += [f"--{name}" for name, given in (("no-cache", options.no_cache), ("pull", options.pull)) if given]
-    repeated: dict[str, Sequence[str]] = {
-        "tag": options.tags,
-        "platform": options.platforms,
-        "build-arg": build_args,
-        "label": [f"{name}={value}" for name, value in options.labels.items()],
-        # pflag's StringSlice: the only list of buildx that splits each value at commas.
-        "add-host": [as_csv([host]) for host in options.add_hosts],
-        "allow": options.allow,
-        "cache-from": options.cache_from,
-        "cache-to": options.cache_to,
-        "attest": options.attest,
-        "secret": options.secrets,
-        "ssh": options.ssh,
-        "build-context": [f"{name}={value}" for name, value in options.build_contexts.items()],
-        "annotation": options.annotations,
-    }
-    flags += [f"--{name}={value}" for name, values in repeated.items() for value in values]
-    return [*flags, "--", options.context]
 
 
-def as_csv(fields: Sequence[str]) -> str:
-    """One line of comma-separated values, quoted where buildx's reader needs it."""
-    line = io.StringIO()
-    # Python before 3.13 puts quotes around those line ends only that it writes itself.
-    csv.writer(line, lineterminator="\r\n").writerow(fields)
-    return line.getvalue().removesuffix("\r\n")
+_OUTPUT = ("--output", "--push")
 
 
-def text(option: str, value: object) -> str:
-    """The value of an option that is a text.
+def _output(options: BuildxOptions) -> str:
+    """Return the flag for the destination of the image. ``--load`` and ``--push`` are short forms of ``--output``."""
+    media_types = ""
+    if options.media_types:
+        media_types = f",oci-mediatypes={'true' if options.media_types == 'oci' else 'false'}"
+    if options.pushed_to:
+        # Without `store=false`, some builders would keep the image under this name.
+        return f"--output=type=image,name={options.pushed_to},push=true,push-by-digest=true,store=false{media_types}"
+    if not media_types:
+        return "--push" if options.push else "--load"
+    return f"--output=type={'registry' if options.push else 'docker'}{media_types}"
 
-    Raises:
-        OptionError: it is none, or it would not arrive as it is (a NUL, a lone surrogate: BuildKit reads UTF-8)
+
+def _arguments(flag: str, value: Any) -> list[str]:
+    if value is None or isinstance(value, bool):
+        return [flag] if value else []
+    if isinstance(value, (str, int)):
+        return [f"{flag}={value}"]
+    entries = [f"{name}={entry}" for name, entry in value.items()] if isinstance(value, Mapping) else value
+    return [f"{flag}={entry}" for entry in entries]
+
+
+def first_version(flag: str) -> tuple[str, Version] | None:
+    """Return the option of a flag, and the first version of buildx that has the flag; `None` if it is not in the table.
+
+    Args:
+        flag: such as ``--annotation``, as in buildx's error ``unknown flag: --annotation``
     """
-    found = path(option, value)
-    try:
-        found.encode()
-    except UnicodeEncodeError as error:
-        raise OptionError(option, f"the text holds {found[error.start]!r}, which is not Unicode", value) from None
-    return found
-
-
-def path(option: str, value: object) -> str:
-    """The value of an option that is a path, which may be any bytes that the system takes for one."""
-    if isinstance(value, os.PathLike):
-        value = os.fspath(value)
-    if not isinstance(value, str):
-        raise OptionError(option, f"a text is needed, not {type(value).__name__}", value)
-    try:
-        usable = b"\0" not in os.fsencode(value)
-    except UnicodeEncodeError:
-        usable = False
-    if not usable:
-        raise OptionError(option, "the text holds a character that no command line can", value)
-    return value
-
-
-def texts(option: str, value: object) -> tuple[str, ...]:
-    """The values of an option that takes one text, or several; a mapping is read as ``key=value,...``."""
-    if value is None:
-        return ()
-    if isinstance(value, Mapping):
-        return (attributes(option, value),)
-    if isinstance(value, (str, os.PathLike)):
-        return (text(option, value),)
-    if isinstance(value, Sequence) and not isinstance(value, bytes):
-        return tuple(one for each in value for one in texts(option, each))
-    raise OptionError(option, f"a text or a list of texts is needed, not {type(value).__name__}", value)
-
-
-def attributes(option: str, value: Mapping[Any, Any]) -> str:
-    """``type=registry,ref=...`` of a mapping, as buildx reads it."""
-    return as_csv([f"{text(option, key)}={_scalar(option, one)}" for key, one in value.items()])
-
-
-def secrets(value: object) -> tuple[str, ...]:
-    """The secrets of a build: where each is, never what it is.
-
-    Raises:
-        OptionError: one says something else than where it is. It does not reach the command line.
-    """
-    found = texts("secrets", value)
-    if not all(map(_says_where, found)):
-        raise OptionError(
-            "secrets", "each is a text that says where the secret is: 'id=NAME,env=VARIABLE' or 'id=NAME,src=FILE'"
-        )
-    return found
-
-
-def _says_where(secret: str) -> bool:
-    try:
-        fields = next(csv.reader([secret], strict=True))
-    except csv.Error:
-        return False
-    return all("=" in each and each.partition("=")[0].strip().lower() in _OF_A_SECRET for each in fields)
-
-
-def pairs(option: str, value: object) -> dict[str, str]:
-    """The names and values of an option such as ``labels``.
-
-    Raises:
-        OptionError: no mapping, a value that is no text, a name that is empty or holds ``=``
-    """
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping):
-        raise OptionError(option, f"a mapping of names to texts is needed, not {type(value).__name__}")
-    found = {}
-    for name, one in value.items():
-        if not isinstance(name, str) or not name or "=" in name:
-            raise OptionError(option, f"the name {name!r} is empty, holds '=', or is no text")
-        if not isinstance(one, (str, os.PathLike)):
-            raise OptionError(
-                option, f"the value of {name!r} is of type {type(one).__name__}: write it as a text, in quotes"
-            )
-        found[text(option, name)] = text(f"{option}[{name!r}]", one)
-    return found
-
-
-def attestation(option: str, value: object) -> str | None:
-    """``--provenance`` or ``--sbom``: ``true``, ``false``, attributes, or ``None`` where nothing is asked."""
-    if value is None:
-        return None
-    if isinstance(value, Mapping):
-        return attributes(option, value)
-    return _scalar(option, value)
-
-
-def _scalar(option: str, value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int):
-        return str(value)
-    return text(option, value)
+    return next(((row.docker_py or row.name, row.since) for row in ROWS if row.flag == flag and row.since), None)
