@@ -1,90 +1,142 @@
-"""An image in the Docker Engine, read from what ``docker save`` exports."""
+"""Inspects an image in the Docker Engine: reads the engine's list of manifests, or the image that it exports."""
 
 from __future__ import annotations
 
-import json
-import tarfile
-from typing import TYPE_CHECKING, Any
+from itertools import chain
+from typing import TYPE_CHECKING
+from urllib.parse import quote
 
-import docker
 import requests
 from docker import errors as docker_errors
 
-from prefect_docker_attest import layers
-from prefect_docker_attest.inspection import LONGEST_DOCUMENT, Descriptor, ImageError
+from prefect_docker_attest.images import documents, engine_api, engine_listing, layers, programs, tar_stream
+from prefect_docker_attest.images.documents import LONGEST_DOCUMENT, Descriptor, ImageError
+from prefect_docker_attest.images.inspection import inspect_image
+from prefect_docker_attest.images.layer_files import Budget
+from prefect_docker_attest.images.stream import PieceReader
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from docker import APIClient
+
+    from prefect_docker_attest.images.layers import Content, Meter
+    from prefect_docker_attest.images.result import Inspection
+    from prefect_docker_attest.images.tar_stream import Member
 
 _TIMEOUT = 8  # seconds
-_EXPORT_TIMEOUT = 600  # a graphdriver store's whole export is written in the engine before its first byte comes
+# Seconds. With the graphdriver store, the engine writes the whole export to its disk before it sends the first byte.
+_EXPORT_TIMEOUT = 600
+_MOST_DOCUMENTS = 32 << 20  # total size of the documents of one image, in bytes
 _BLOBS = "blobs/sha256/"
+
+
+def inspect_in_engine(reference: str, meter: Meter, *, verify_layers: bool) -> Inspection:
+    """Inspect an image in the engine that docker-py's ``from_env`` finds.
+
+    Args:
+        reference: name or id of the image
+        meter: shows how much has been read
+        verify_layers: whether to read every layer
+
+    Raises:
+        ImageError: the engine does not answer, does not have the image, or exports an image that cannot be read
+    """
+    name = "Docker Engine"
+    try:
+        with engine_api.client(_TIMEOUT) as api:
+            name = f"engine {engine_api.get(api, 'info', _TIMEOUT).get('Name')}"
+            # Engines with the containerd image store list manifests since API 1.48 (Docker 28).
+            path = f"images/{quote(reference, safe='/:')}/json"
+            answer = engine_api.get(api, path, _TIMEOUT, {"manifests": "1"})
+            if answer.get("Manifests") and not verify_layers:
+                return engine_listing.inspection(answer, reference, name)
+            api.timeout = _EXPORT_TIMEOUT
+            image = EngineImage(api, str(answer.get("Id")), name, meter, verify_layers=verify_layers)
+    except requests.HTTPError as error:
+        if error.response is not None and error.response.status_code == requests.codes.not_found:
+            raise ImageError(f"{name} has no image {reference!r}.", "`docker images` lists its images.") from error
+        raise ImageError(f"{name} does not provide the image: {error}.", "Check it with `docker info`.") from error
+    except (docker_errors.DockerException, requests.RequestException, engine_api.InvalidResponseError) as error:
+        raise ImageError(f"{name} does not provide the image: {error}.", "Check it with `docker info`.") from error
+    return inspect_image(image, reference, verify_layers=verify_layers)
 
 
 class EngineImage:
     """One image of an engine: an `inspection.Source`.
 
-    The export is an OCI image layout in a tar, since Docker 25 with both image stores, and its table of content
-    comes last. So it is read once, as a stream: of layers the digests are kept. A graphdriver store has no
-    manifests: the engine makes one up for the export.
+    Since Docker 25, both image stores export an OCI image layout in a tar file. Its index is the last member, so
+    this class reads the export once, as a stream, and keeps only the digests and programs of the layers. The
+    graphdriver store has no manifests, so the engine creates one for the export.
 
     Args:
-        reference: an image's name or id
-        verify_layers: whether `diff_id` will be asked
-        progress: shows how much has been read
+        api: client of the engine
+        image: id of the image
+        name: name of the engine in messages
+        meter: shows how much has been read
+        verify_layers: whether `read_layers` will be called
 
     Raises:
-        ImageError: no engine, no such image, or an export of another form
+        requests.RequestException: the engine does not export the image
+        ImageError: the export is incomplete, or is not an OCI image layout
     """
 
-    def __init__(self, reference: str, *, verify_layers: bool, progress: Progress) -> None:
-        self.name = "Docker Engine"
+    def __init__(self, api: APIClient, image: str, name: str, meter: Meter, *, verify_layers: bool) -> None:
+        self.name = name
         self._documents: dict[str, bytes] = {}
-        self._diff_ids: dict[str, str | Exception] = {}
-        try:
-            client = docker.from_env(timeout=_TIMEOUT)
-            self.name = f"engine {client.info().get('Name')}"
-            image: dict[str, Any] = client.api.inspect_image(reference)  # type: ignore[no-untyped-call]
-            client.api.timeout = _EXPORT_TIMEOUT
-            export = layers.shown(client.api.get_image(image["Id"]), progress, self.name)
-            with client.api, tarfile.open(fileobj=layers.Stream(export), mode="r|") as archive:
-                for member in archive:
-                    self._take(archive, member, verify_layers=verify_layers)
-        except docker_errors.ImageNotFound as error:
-            raise ImageError(f"{self.name} has no image {reference!r}: see `docker images`.") from error
-        except (docker_errors.DockerException, requests.RequestException, tarfile.TarError) as error:
-            raise ImageError(f"{self.name} does not give the image: {error}. Check it with `docker info`.") from error
+        self._documents_size = 0
+        self._budget = Budget(programs.MEMORY)
+        self._contents: dict[str, Content | Exception] = {}
+        with engine_api.stream(api, f"images/{quote(image)}/get") as pieces, meter(name, None) as advance:
+            export = PieceReader(_advancing(pieces, advance))
+            try:
+                for member in tar_stream.members(export):
+                    self._take(export, member, verify_layers=verify_layers)
+            except tar_stream.NotATarError:
+                raise ImageError(f"The export of the image from {name} is incomplete or is not a tar file.") from None
         if "index.json" not in self._documents:
-            raise ImageError(f"{self.name} exports no OCI image layout: Docker 25 or newer is needed.")
+            raise ImageError(f"{name} does not export an OCI image layout.", "Upgrade it to Docker 25 or newer.")
 
-    def root(self) -> tuple[Descriptor, bytes]:
-        root: Descriptor = json.loads(self._documents["index.json"])["manifests"][0]
-        content = self.read(root)
-        if content is None:
-            raise ImageError(f"{self.name} lacks the manifest {root['digest']} of this image: pull it anew.")
-        return root, content
+    def root(self) -> Descriptor:
+        entries = documents.read_index(self._documents["index.json"], f"index.json of {self.name}")
+        if not entries:
+            raise ImageError(f"{self.name} exports no image.")
+        root = entries[0]
+        if self.read(root) is None:
+            raise ImageError(f"{self.name} lacks the manifest {root.digest} of this image.", "Pull the image again.")
+        return root
 
     def read(self, descriptor: Descriptor) -> bytes | None:
-        return self._documents.get(descriptor["digest"])
+        return self._documents.get(descriptor.digest)
 
-    def diff_id(self, layer: Descriptor) -> str:
-        digest = layer["digest"]
-        if digest in self._documents:  # a tar whose first file has a name like the start of a JSON object
-            return layers.diff_id([self._documents[digest]], digest)
-        found = self._diff_ids.get(digest, layers.LayerUnverifiable("it is not in this engine"))
-        if isinstance(found, Exception):
-            raise found
-        return found
+    def read_layers(self, descriptors: Sequence[Descriptor]) -> dict[str, Content | Exception]:
+        return {layer.digest: self._content(layer.digest) for layer in descriptors}
 
-    def _take(self, archive: tarfile.TarFile, member: tarfile.TarInfo, *, verify_layers: bool) -> None:
-        file: Any = archive.extractfile(member)
-        if file is None:
+    def _content(self, digest: str) -> Content | Exception:
+        content = self._documents.get(digest)
+        if content is not None:  # a tar file whose first member has a name that begins with "{", like a JSON object
+            return self._read([content], digest, len(content))
+        return self._contents.get(digest, layers.LayerUnverifiable("the engine does not have it"))
+
+    def _take(self, export: PieceReader, member: Member, *, verify_layers: bool) -> None:
+        if member.is_folder or member.link:
             return
-        name = member.name.replace(_BLOBS, "sha256:")
-        if file.peek(1).startswith(b"{") and member.size <= LONGEST_DOCUMENT:
-            self._documents[name] = file.read()
-        elif verify_layers and name != member.name:
-            try:
-                self._diff_ids[name] = layers.diff_id(iter(lambda: file.read(layers.PIECE), b""), name)
-            except (layers.LayerDamaged, layers.LayerUnverifiable) as reason:
-                self._diff_ids[name] = reason
+        name = member.path.replace(_BLOBS, "sha256:")
+        start = member.read(export, 1)
+        if start == b"{" and member.size <= LONGEST_DOCUMENT and self._documents_size <= _MOST_DOCUMENTS:
+            self._documents_size += member.size
+            self._documents[name] = start + member.read(export, member.size)
+        elif verify_layers and name != member.path:
+            self._contents[name] = self._read(chain([start], member.pieces(export)), name, member.size)
+
+    def _read(self, pieces: Iterable[bytes], digest: str, size: int) -> Content | Exception:
+        try:
+            return layers.read(pieces, digest, size, self._budget)
+        except (layers.LayerDamaged, layers.LayerUnverifiable) as reason:
+            return reason
+
+
+def _advancing(pieces: Iterable[bytes], advance: Callable[[int], object]) -> Iterator[bytes]:
+    for piece in pieces:
+        advance(len(piece))
+        yield piece

@@ -1,91 +1,119 @@
-"""What a layer really holds: the digest of the tar in its blob. Read as a stream, in bounded memory."""
+"""Reads a layer as a stream, with limited memory: the digest of its tar, and its programs."""
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import io
-import zlib
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from prefect_docker_attest.images import compression
+from prefect_docker_attest.images.layer_files import LayerFiles, read_files
+from prefect_docker_attest.images.stream import PieceReader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+    from contextlib import AbstractContextManager
 
-    from rich.progress import Progress
+    from prefect_docker_attest.images.layer_files import Budget
 
-PIECE = 1 << 20
-"""Bytes that are held at a time."""
-
-_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"  # RFC 1952 and RFC 8878
+_MOST_UNPACKED = 64 << 30
+"""Maximum size of a layer's tar, in bytes. A blob can decompress to a thousand times its size, which takes hours."""
 
 
 class LayerDamaged(Exception):
-    """The layer is not what its descriptor says: no engine can use it."""
+    """The layer does not match its descriptor, so no engine can use it."""
 
 
 class LayerUnverifiable(Exception):
-    """Nothing can be said about the layer."""
+    """The layer could not be verified, so its state is unknown."""
 
 
-class Stream(io.RawIOBase):
-    """A file over byte strings of any length.
+class Meter(Protocol):
+    """Shows the progress of reading, for example as a progress bar."""
+
+    def __call__(self, title: str, total: int | None) -> AbstractContextManager[Callable[[int], object]]:
+        """Return a context manager for one read. It gives a function to call with the size of each piece, in bytes.
+
+        Args:
+            title: name of the content that is read
+            total: size of the content in bytes; `None` if it is not known
+        """
+
+
+@dataclass(frozen=True)
+class Content:
+    """The content of a layer.
 
     Attributes:
-        sha256: of what has been read
+        diff_id: digest of the uncompressed tar, which engines compare with the config's ``diff_ids``
+        files: programs and links of the layer
     """
 
-    def __init__(self, pieces: Iterable[bytes]) -> None:
-        self._pieces = filter(None, pieces)
-        self._rest = memoryview(b"")
-        self.sha256 = hashlib.sha256()
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        self._rest = self._rest or memoryview(next(self._pieces, b""))
-        piece, self._rest = self._rest[: len(buffer)], self._rest[len(buffer) :]
-        buffer[: len(piece)] = piece
-        self.sha256.update(piece)
-        return len(piece)
+    diff_id: str
+    files: LayerFiles
 
 
-def shown(pieces: Iterable[bytes], progress: Progress, title: str, total: int | None = None) -> Iterator[bytes]:
-    """The same pieces, while a bar shows how many bytes they are."""
-    task = progress.add_task(title, total=total)
-    for piece in pieces:
-        progress.advance(task, len(piece))
-        yield piece
-    progress.remove_task(task)
-
-
-def diff_id(pieces: Iterable[bytes], digest: str) -> str:
-    """The digest of a layer's uncompressed tar, which is what an engine compares with the config's ``diff_ids``.
-
-    The compression is told by the first bytes, as containerd does it (pkg/archive/compression), not by the media type.
+def read(
+    pieces: Iterable[bytes],
+    digest: str,
+    size: int,
+    budget: Budget,
+    advance: Callable[[int], object] = lambda _: None,
+) -> Content:
+    """Read a layer.
 
     Args:
-        pieces: the layer's blob
-        digest: the blob's own digest
+        pieces: the layer's blob, in pieces
+        digest: expected digest of the blob
+        size: expected size of the blob, in bytes; not more is read
+        budget: memory for the image's programs and links
+        advance: called with the size of each piece, in bytes
 
     Raises:
-        LayerDamaged: the blob is not the one of that digest, or cannot be uncompressed
-        LayerUnverifiable: it is compressed in a way that Prefect's dependencies cannot undo
+        LayerDamaged: the blob has another digest, is too long, or cannot be decompressed
+        LayerUnverifiable: this Python cannot decompress the blob, or its tar is too large
     """
-    stream = Stream(pieces)
-    blob = io.BufferedReader(stream, PIECE)
-    start = blob.peek(len(_ZSTD))
-    if start.startswith(_ZSTD):
-        raise LayerUnverifiable("it is compressed with zstd")
-    content: Any = gzip.GzipFile(fileobj=blob) if start.startswith(_GZIP) else blob
-    tar = hashlib.sha256()
+    stored, content = _Digest(), _Digest()
+    blob = PieceReader(stored.of(_limited(pieces, size, advance)))
     try:
-        while piece := content.read(PIECE):
-            tar.update(piece)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise LayerDamaged(f"it cannot be uncompressed ({error})") from error
-    while blob.read(PIECE):
+        tar = PieceReader(content.of(compression.unpacked(blob)))
+        files = read_files(tar, budget)
+        for _ in tar.rest():
+            if content.size > _MOST_UNPACKED:
+                raise LayerUnverifiable(f"its tar is larger than {_MOST_UNPACKED >> 30} GiB")
+    except compression.Damaged as error:
+        raise LayerDamaged(f"it cannot be decompressed ({error})") from error
+    except compression.Unsupported as reason:
+        raise LayerUnverifiable(str(reason)) from reason
+    for _ in blob.rest():
         pass
-    if digest != f"sha256:{stream.sha256.hexdigest()}":
-        raise LayerDamaged("its blob is not the one of that digest")
-    return f"sha256:{tar.hexdigest()}"
+    if digest != str(stored):
+        raise LayerDamaged(f"its blob has the digest {stored}")
+    return Content(str(content), files)
+
+
+class _Digest:
+    """Computes the digest and the size of a stream."""
+
+    def __init__(self) -> None:
+        self._sha256 = hashlib.sha256()
+        self.size = 0
+
+    def of(self, pieces: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
+        """Yield the same pieces, and add each to digest and size."""
+        for piece in pieces:
+            self._sha256.update(piece)
+            self.size += len(piece)
+            yield piece
+
+    def __str__(self) -> str:
+        return f"sha256:{self._sha256.hexdigest()}"
+
+
+def _limited(pieces: Iterable[bytes], size: int, advance: Callable[[int], object]) -> Iterator[bytes]:
+    for piece in pieces:
+        advance(len(piece))
+        size -= len(piece)
+        if size < 0:
+            raise LayerDamaged("its blob is longer than its descriptor says")
+        yield piece

@@ -1,92 +1,60 @@
-"""An image in a registry, read with docker's own credentials (the OCI distribution specification)."""
+"""Reads and tags the manifests of a repository with docker's credentials (OCI distribution specification)."""
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import hashlib
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-from urllib.request import parse_http_list, parse_keqv_list
+from typing import TYPE_CHECKING
 
-import httpx
-from docker import auth
-from docker import errors as docker_errors
-from docker.credentials.errors import InitializationError
+import requests
 
-from prefect_docker_attest import layers, manifest
-from prefect_docker_attest.inspection import LONGEST_DOCUMENT, Descriptor, ImageError
+from prefect_docker_attest.images import http, manifest
+from prefect_docker_attest.images.documents import LONGEST_DOCUMENT, ImageError, digest_of
+from prefect_docker_attest.images.registry_auth import Authorization, Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Iterator, Mapping
+    from contextlib import AbstractContextManager
 
-    from rich.progress import Progress
     from typing_extensions import Self
 
+    from prefect_docker_attest.images.http import Response
+    from prefect_docker_attest.images.reference import Reference
+
 _ACCEPTED = ", ".join((*manifest.INDEX_KINDS, *manifest.MANIFEST_KINDS))
-# Docker speaks plain HTTP to these alone (moby, registry/config.go: 127.0.0.0/8 is an insecure registry).
+# Docker uses plain HTTP only for these registries (moby, registry/config.go: 127.0.0.0/8 is an insecure registry).
 _LOCAL = re.compile(r"(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?")
-_OR_ENGINE = "--engine inspects the image of that name in the Docker Engine."
-# distribution/reference, regexp.go; a first part with a dot or a port, or `localhost`, is a registry.
-_REFERENCE = re.compile(
-    r"(?P<name>(?:(?P<registry>localhost(?::\d+)?|[\w-]+(?:\.[\w-]+)*:\d+|[\w-]+(?:\.[\w-]+)+|\[[\da-f:]+\](?::\d+)?)/)?"
-    r"(?P<repository>[a-z0-9]+(?:[._/-]+[a-z0-9]+)*))(?::(?P<tag>\w[\w.-]*))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?",
-    re.ASCII,
-)
+_OR_ENGINE = "To inspect an image in the Docker Engine, add --engine."
 
 
-class _NotFound(ImageError):
-    pass
+class NotFound(ImageError):
+    """The registry does not have the document or layer."""
 
 
-@dataclass(frozen=True)
-class Reference:
-    """An image's name, taken apart.
+class Repository:
+    """The repository of an image in its registry. A context manager.
+
+    Args:
+        reference: name of the image
+        credentials: as `registry_auth.find_credentials` returns them; `None` for docker's own
+        tip: last sentence of the tip in errors
 
     Attributes:
-        name: as its user wrote it, without tag and digest
-        registry: what docker keeps the credentials under, such as ``docker.io``
-        repository: the name in the registry
-        tag: ``latest`` where the name has neither tag nor digest
+        name: name of the registry in messages
     """
 
-    name: str
-    registry: str
-    repository: str
-    tag: str | None
-    digest: str | None
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Raises `ImageError` for what is no image's name."""
-        parts = _REFERENCE.fullmatch(text)
-        if parts is None:
-            raise ImageError(
-                f"{text!r} is not an image's name, which is [REGISTRY/]NAME[:TAG][@sha256:DIGEST], NAME in lower case."
-            )
-        name, registry, repository, tag, digest = parts.group("name", "registry", "repository", "tag", "digest")
-        if registry in (None, "docker.io", "index.docker.io"):
-            registry, repository = "docker.io", repository if "/" in repository else f"library/{repository}"
-        return cls(name, registry, repository, tag or (None if digest else "latest"), digest)
-
-
-class RegistryImage:
-    """One image in a registry: an `inspection.Source`, and a context manager."""
-
-    def __init__(self, reference: Reference, progress: Progress) -> None:
+    def __init__(
+        self, reference: Reference, credentials: Mapping[str, str] | None = None, *, tip: str = _OR_ENGINE
+    ) -> None:
         self._reference = reference
-        self._progress = progress
+        self._tip = tip
         self.name = f"registry {reference.registry}"
         host = "registry-1.docker.io" if reference.registry == "docker.io" else reference.registry
-        scheme = "http" if _LOCAL.fullmatch(host) else "https"
-        self._client = httpx.Client(
-            base_url=f"{scheme}://{host}/v2/{reference.repository}/",
-            auth=_DockerAuth(reference.registry, scheme),
-            follow_redirects=True,
-            timeout=httpx.Timeout(30, connect=10),
-            trust_env=scheme == "https",  # no proxy for this machine, as in Go's net/http
-        )
+        encrypted = not _LOCAL.fullmatch(host)
+        # Like Go's net/http, the client uses no proxy for a registry on this machine.
+        self._client = http.Client(trust_env=encrypted)
+        self._url = f"{'https' if encrypted else 'http'}://{host}/v2/{reference.repository}"
+        self._authorization = Authorization(self._client, reference.registry, credentials, encrypted=encrypted)
 
     def __enter__(self) -> Self:
         return self
@@ -94,129 +62,103 @@ class RegistryImage:
     def __exit__(self, *exception: object) -> None:
         self._client.close()
 
-    def root(self) -> tuple[Descriptor, bytes]:
-        media_type, content = self._document(f"manifests/{self._reference.digest or self._reference.tag}")
-        return {"mediaType": media_type, "digest": _digest(content), "size": len(content)}, content
+    def document(self, path: str, digest: str | None) -> tuple[str, bytes]:
+        """Return the media type of a document, as the registry's header names it, and its content.
 
-    def read(self, descriptor: Descriptor) -> bytes | None:
-        known = descriptor["mediaType"] in {**manifest.INDEX_KINDS, **manifest.MANIFEST_KINDS}
-        return self._document(f"{'manifests' if known else 'blobs'}/{descriptor['digest']}")[1]
+        Args:
+            path: path in the repository, such as ``manifests/v1``
+            digest: digest of the content; `None` accepts any
 
-    def diff_id(self, layer: Descriptor) -> str:
-        digest: str = layer["digest"]
-        try:
-            with self._get(f"blobs/{digest}") as response:
-                pieces = response.iter_raw(layers.PIECE)
-                return layers.diff_id(layers.shown(pieces, self._progress, digest[:19], layer["size"]), digest)
-        except _NotFound as error:
-            if layer.get("urls"):  # a base layer of Windows, left with its maker
-                raise layers.LayerUnverifiable("it is not in the registry, but elsewhere") from error
-            raise layers.LayerDamaged("the registry does not have it") from error
+        Raises:
+            ImageError: the document cannot be read, or has the wrong digest
+        """
+        name = f"{path} of {self.name}"
+        with self._send(path) as response:
+            content = response.body(name, LONGEST_DOCUMENT)
+        if digest and digest != digest_of(content):
+            raise ImageError(f"{name} has the wrong digest {digest_of(content)}.")
+        return response.headers.get("content-type", "").partition(";")[0].strip(), content
 
-    def _document(self, path: str) -> tuple[str, bytes]:
-        content = bytearray()
-        with self._get(path) as response:
-            for piece in response.iter_bytes():
-                content += piece
-                if len(content) > LONGEST_DOCUMENT:
-                    raise ImageError(f"{self.name} answers {path} with more than {LONGEST_DOCUMENT} bytes.")
-        wanted = path.partition("/")[2]
-        if ":" in wanted and wanted != _digest(content):
-            raise ImageError(f"{self.name} answers {path} with what has the digest {_digest(content)}.")
-        return response.headers.get("content-type", "").partition(";")[0].strip(), bytes(content)
+    def put_tag(self, tag: str, media_type: str, content: bytes) -> None:
+        """Let a tag name a manifest or index that is in the repository.
+
+        Raises:
+            ImageError: the registry refuses it
+        """
+        with self._send(f"manifests/{tag}", (media_type, content)):
+            pass
 
     @contextlib.contextmanager
-    def _get(self, path: str) -> Iterator[httpx.Response]:
-        headers = {"Accept": _ACCEPTED if path.startswith("manifests/") else "*/*", "Accept-Encoding": "identity"}
+    def _send(self, path: str, document: tuple[str, bytes] | None = None) -> Iterator[Response]:
+        """Send a request with the registry's authorization, and give the response. Its body is not read.
+
+        Args:
+            path: path in the repository
+            document: media type and content to put there; `None` asks for what is there
+        """
         try:
-            with self._client.stream("GET", path, headers=headers) as response:
-                if response.status_code != httpx.codes.OK:
-                    response.read()
-                    raise self._refusal(response, path)
+            sent = self._authorization.header
+            with self._request(path, sent, document) as response:
+                challenge = _challenge(f"{self._url}/{path}", response)
+                if challenge is None:
+                    self._check(response, path, document)
+                    yield response
+                    return
+                status = response.status_line()
+            try:
+                renewed = self._authorization.renew(challenge, sent)
+            except Refused as refused:
+                renewed, status = False, str(refused)
+            if not renewed:
+                raise self._refusal(requests.codes.unauthorized, status, path)
+            with self._request(path, self._authorization.header, document) as response:
+                self._check(response, path, document)
                 yield response
-        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:  # the last of a host's name
+        except http.ERRORS as error:
             raise ImageError(
-                f"{self.name} cannot be read at {self._client.base_url}: {error or type(error).__name__}. Check the "
-                f"image's name, the network, and HTTPS_PROXY, NO_PROXY and SSL_CERT_FILE. {_OR_ENGINE}"
+                f"{self.name} cannot be read at {self._url}: {http.reason(error)}.",
+                "Check the image's name, the network, and the variables HTTPS_PROXY, NO_PROXY and SSL_CERT_FILE. "
+                f"{self._tip}",
             ) from error
 
-    def _refusal(self, response: httpx.Response, path: str) -> ImageError:
-        status = f"{response.status_code} {response.reason_phrase}"
-        with contextlib.suppress(ValueError, LookupError, TypeError):
-            status += f" ({response.json()['errors'][0]['message']})"
+    def _request(
+        self, path: str, authorization: str | None, document: tuple[str, bytes] | None
+    ) -> AbstractContextManager[Response]:
+        url = f"{self._url}/{path}"
+        headers = {
+            "Accept": _ACCEPTED if path.startswith("manifests/") else "*/*",
+            "Accept-Encoding": "identity",
+            "User-Agent": "prefect-docker-attest",
+        }
+        if authorization:
+            headers["Authorization"] = authorization
+        if document is None:
+            return self._client.get(url, headers)
+        media_type, content = document
+        return self._client.put(url, headers | {"Content-Type": media_type}, content)
+
+    def _check(self, response: Response, path: str, document: tuple[str, bytes] | None) -> None:
+        # As docker does: not all registries answer 201 to an upload.
+        accepted = range(200, 300) if document else (requests.codes.ok,)
+        if response.status not in accepted:
+            raise self._refusal(response.status, response.status_line(), path)
+
+    def _refusal(self, code: int, status: str, path: str) -> ImageError:
         wanted = path.partition("/")[2]
         name = f"{self._reference.repository}{'@' if ':' in wanted else ':'}{wanted}"
-        said = f"{self.name} answers {status} for {name}."
-        if response.status_code == httpx.codes.NOT_FOUND:
-            return _NotFound(f"{said} Check the name, and that it was pushed. {_OR_ENGINE}")
-        if response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
-            login = f"`docker login {self._reference.registry}`"
-            return ImageError(f"{said} It does not exist, or these credentials may not read it: {login}. {_OR_ENGINE}")
-        return ImageError(f"{said} Try again later.")
+        answer = f"{self.name} answers {status} for {name}."
+        if code == requests.codes.not_found:
+            return NotFound(answer, f"Check the name, and that the image was pushed. {self._tip}")
+        if code in (requests.codes.unauthorized, requests.codes.forbidden):
+            return ImageError(
+                f"{answer} The image does not exist, or your credentials do not allow reading it.",
+                f"Run `docker login {self._reference.registry}`. {self._tip}",
+            )
+        return ImageError(answer, "Try again later.")
 
 
-class _DockerAuth(httpx.Auth):
-    """Answers a registry's challenge: RFC 7617, and the tokens of distribution/distribution's docs/spec/auth."""
-
-    def __init__(self, registry: str, scheme: str) -> None:
-        self._registry = registry
-        self._scheme = scheme
-        self._header: str | None = None
-
-    def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        if self._header:
-            request.headers["Authorization"] = self._header
-        response = yield request
-        challenge = response.headers.get("www-authenticate", "")
-        if response.status_code != httpx.codes.UNAUTHORIZED or not challenge:
-            return
-        known = _credentials(self._registry)
-        bearer = re.search(r"\bbearer\s+(.*)", challenge, re.IGNORECASE)
-        if bearer:
-            asked = parse_keqv_list([item for item in parse_http_list(bearer[1]) if "=" in item])
-            token = yield self._token_request(asked, known)
-            token.read()
-            if token.status_code != httpx.codes.OK:
-                return
-            answer: dict[str, str] = token.json()
-            self._header = f"Bearer {answer.get('token') or answer.get('access_token')}"
-        elif "Username" in known:
-            self._header = _basic(known)
-        else:
-            return
-        request.headers["Authorization"] = self._header
-        yield request
-
-    def _token_request(self, asked: dict[str, str], known: dict[str, str]) -> httpx.Request:
-        realm = httpx.URL(asked.get("realm", ""))
-        if realm.scheme != "https" and self._scheme == "https":
-            raise ImageError(f"registry {self._registry} wants credentials sent in the clear, to {realm.host}.")
-        query: dict[str, str] = {name: asked[name] for name in ("service", "scope") if name in asked}
-        if "IdentityToken" in known:
-            form = {"grant_type": "refresh_token", "refresh_token": known["IdentityToken"], "client_id": "docker"}
-            return httpx.Request("POST", realm, data={**query, **form})
-        headers = {"Authorization": _basic(known)} if "Username" in known else {}
-        return httpx.Request("GET", realm.copy_merge_params(query), headers=headers)
-
-
-def _digest(content: bytes | bytearray) -> str:
-    return f"sha256:{hashlib.sha256(content).hexdigest()}"
-
-
-def _basic(known: dict[str, str]) -> str:
-    return "Basic " + base64.b64encode(f"{known['Username']}:{known['Password']}".encode()).decode()
-
-
-def _credentials(registry: str) -> dict[str, str]:
-    """What docker's configuration or its credential helper has for a registry; nothing secret in an error."""
-    try:
-        found: dict[str, Any] = auth.resolve_authconfig(auth.load_config(), registry) or {}
-    except docker_errors.DockerException as error:
-        cause = error.__cause__
-        reason = f": {cause}" if isinstance(cause, InitializationError) else ""
-        raise ImageError(
-            f"docker's credential helper for {registry} failed{reason}. See credsStore and credHelpers in docker's "
-            f"config.json, and `docker login {registry}`."
-        ) from None
-    # The entries of config.json have other initials than those of a helper.
-    return {name[:1].upper() + name[1:]: value for name, value in found.items() if value}
+def _challenge(url: str, response: Response) -> str | None:
+    """Return the registry's request for credentials. Another server, after a redirect, never gets credentials."""
+    if response.status != requests.codes.unauthorized or http.origin(url) != http.origin(response.url):
+        return None
+    return response.headers.get("www-authenticate")

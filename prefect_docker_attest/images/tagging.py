@@ -1,0 +1,36 @@
+"""Puts a tag on an image that is in a registry: uploads its unchanged manifest again, under the tag.
+
+``docker buildx imagetools create`` would create an index around a single manifest.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prefect_docker_attest.images import documents
+from prefect_docker_attest.images.registry import Repository
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from prefect_docker_attest.images.reference import Reference
+
+
+def put_tag(image: Reference, digest: str, credentials: Mapping[str, str]) -> int:
+    """Put the tag of an image on the manifest or index with this digest.
+
+    Args:
+        image: name of the image, with the tag
+        digest: digest of the manifest or index
+        credentials: as `registry_auth.find_credentials` returns them
+
+    Returns:
+        size of the manifest or index in bytes
+
+    Raises:
+        ImageError: the registry does not have the manifest, or refuses the tag
+    """
+    with Repository(image, credentials, tip="") as repository:
+        media_type, content = repository.document(f"manifests/{digest}", digest)
+        repository.put_tag(str(image.tag), documents.media_type(content, media_type), content)
+    return len(content)
