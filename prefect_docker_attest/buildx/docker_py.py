@@ -1,72 +1,104 @@
-"""docker-py's ``APIClient.build``, done by ``docker buildx build``: its options in, its events out."""
+"""Runs ``docker buildx build`` in place of docker-py's ``APIClient.build``, with the same options and events."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from docker import DockerClient
-from docker import errors as docker_errors
+from docker import utils
 
-from prefect_docker_attest import buildx, docker_py_options, errors, manifest
+from prefect_docker_attest.buildx import causes, docker_cli, failure, from_builder, result, run
+from prefect_docker_attest.buildx.base_images import BaseImages
+from prefect_docker_attest.buildx.engine import address, is_podman, uses_containerd_store
+from prefect_docker_attest.errors import BuildFailed, OptionError
+from prefect_docker_attest.names import logger
+from prefect_docker_attest.options import default_values
+from prefect_docker_attest.options import docker_py as docker_py_options
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Mapping
+    from collections.abc import Generator, Iterable, Mapping, Sequence
 
     from docker import APIClient
 
+    from prefect_docker_attest.buildx.result import Metadata
+    from prefect_docker_attest.options.defaults import Defaults
+    from prefect_docker_attest.options.table import BuildxOptions
+
 Event = dict[str, Any]
-"""One event of docker-py's stream: ``stream``, ``aux`` or ``error``."""
+"""One event of docker-py's build output. Its key is ``stream``, ``aux`` or ``error``."""
 
 
-def build(api: APIClient, given: Mapping[str, Any], *, attestations: bool) -> Generator[Event | bytes, None, None]:
-    """Build an image in the engine that `api` talks to.
+def build(
+    api: APIClient,
+    given: Mapping[str, Any],
+    *,
+    disable_attestations: bool,
+    defaults: Defaults,
+    image: str = "",
+    returns_image: bool = False,
+) -> Generator[Event | bytes, None, bool]:
+    """Build an image in the engine of a docker-py client.
 
     Args:
         api: docker-py's low-level client
-        given: docker-py's parameters of ``build`` and those of `docker_py_options.BUILDX_ONLY`, by name
-        attestations: ``False`` builds without any, whatever the image asks for
+        given: parameters of docker-py's ``build`` and those in `docker_py_options.BUILDX_ONLY`, by name
+        disable_attestations: build without attestations, whatever the image requests
+        defaults: settings for options that the image does not set
+        image: name that the caller will give an untagged image
+        returns_image: whether docker-py's ``client.images.build`` returns the image
 
     Returns:
-        docker-py's events, as they come: dicts with ``decode``, else JSON lines. A failed build ends with an ``error``.
+        docker-py's events during the build: dicts if ``decode`` is set, else lines of JSON. The last event of a failed
+        build has the key ``error``. The generator returns `True`, unless it is closed before its end.
 
     Raises:
-        TypeError, OptionError: an option is wrong, or cannot be carried out; nothing is built
+        TypeError: as docker-py raises it: neither ``path`` nor ``fileobj`` is set, or ``path`` is not a folder
+        OSError: the Dockerfile is outside the context and cannot be read
+        OptionError: buildx does not support an option, or the value of an option or setting is wrong
+        docker.errors.DockerException: the engine does not answer
     """
     call = docker_py_options.read(given)
     for warning in call.warnings:
-        buildx.logger.warning("%s", warning)
-    if call.options.annotations and not _keeps_manifests(api):
-        raise errors.OptionError(
+        logger.warning("%s", warning)
+    pushes = bool(defaults.push_from_builder) and _builder_pushes(call.options, returns_image=returns_image)
+    if call.options.annotations and not pushes and not uses_containerd_store(api.info()):
+        raise OptionError(
             "annotations",
-            "the image store of this Docker Engine has no place for them, and they would be lost. Use the containerd "
-            "image store (https://docs.docker.com/engine/storage/containerd/)",
+            "is not supported: the image store of this Docker Engine does not store annotations",
+            tip="Use the containerd image store (https://docs.docker.com/engine/storage/containerd/).",
         )
     call = _with_proxies(api, call, given.get("buildargs") or ())
-    options = replace(call.options, platforms=tuple(_full_platform(api, one) for one in call.options.platforms))
-    if not attestations:
-        options = buildx.without_attestations(options)
-    events = _events(api, replace(call, options=options), attestations=attestations)
+    defaults = defaults.without(default_values.named(call.options, given))
+    options = default_values.apply(defaults, call.options, image, lambda: "{Os}/{Arch}".format(**api.version()))
+    options = replace(options, platforms=tuple(_full_platform(api, one) for one in options.platforms))
+    if disable_attestations:
+        options = run.without_attestations(options)
+    if options.media_types == "oci" and not pushes and not uses_containerd_store(api.info()):
+        raise default_values.oci_refused(defaults.origin("media_types"))
+    if pushes:
+        options = replace(options, pushed_to=utils.parse_repository_tag(options.tags[0])[0])
+    call = replace(call, options=options)
+    events = _events(api, call, defaults, disable_attestations=disable_attestations)
     return events if call.decode else _as_json_lines(events)
 
 
-def cli() -> list[str]:
-    """The docker CLI, talking to the engine that docker-py's ``from_env`` finds.
-
-    docker-py before 7.2 follows ``DOCKER_HOST`` and the default socket, yet not the CLI's current context;
-    the context ``default`` is just that. With 7.2 both follow the context (docker-py, docker/client.py, ``from_env``).
-    """
-    return ["docker"] if hasattr(DockerClient, "from_context") else ["docker", "--context", "default"]
+def _builder_pushes(options: BuildxOptions, *, returns_image: bool) -> bool:
+    reason = from_builder.reason_to_load(options, docker_cli.docker_command(), returns_image=returns_image)
+    if reason:
+        logger.debug("%s: the image is loaded into the engine, because %s", from_builder.VARIABLE, reason)
+    return not reason
 
 
 def _with_proxies(
     api: APIClient, call: docker_py_options.DockerPyBuild, names: Iterable[str]
 ) -> docker_py_options.DockerPyBuild:
-    """Where a call names a proxy, merge the configured ones as docker-py does: its own value wins, ``None`` too.
+    """Merge the configured proxies as docker-py does if the build arguments contain a proxy.
 
-    The docker CLI looks for the same letter case alone, and BuildKit, which heeds none, takes the configured one.
+    In docker-py a build argument replaces the configured proxy, even if its value is `None` or the case of its name is
+    different. The docker CLI compares names with their case, so BuildKit would use the configured proxy.
     """
     named = {name.lower() for name in names if name.lower().endswith("_proxy")}
     if not (named and call.config_proxies):
@@ -77,14 +109,9 @@ def _with_proxies(
     return replace(call, options=options, config_proxies=False)
 
 
-def _keeps_manifests(api: APIClient) -> bool:
-    # A graphdriver image store keeps an image's config and layers, and makes a manifest up at each push.
-    return ["driver-type", "io.containerd.snapshotter.v1"] in (api.info().get("DriverStatus") or [])
-
-
 def _full_platform(api: APIClient, platform: str) -> str:
-    # `amd64` is what prefect-docker's own documentation writes. The engine would take it for its own
-    # operating system's, buildx takes it for that of the machine it runs on: darwin/amd64 on a Mac.
+    # prefect-docker's documentation uses `amd64`. The engine adds its own operating system. buildx adds that of the
+    # machine it runs on, such as darwin/amd64 on a Mac.
     if "/" in platform:
         return platform
     engine = api.version()
@@ -94,86 +121,98 @@ def _full_platform(api: APIClient, platform: str) -> str:
 
 
 def _events(
-    api: APIClient, call: docker_py_options.DockerPyBuild, *, attestations: bool
-) -> Generator[Event, None, None]:
-    options = call.options
-    build = buildx.Build(
-        options,
-        attestations=attestations,
-        docker=cli(),
-        stdin=call.stdin,
-        silence_limit=call.silence_limit,
-        config_proxies=call.config_proxies,
-    )
+    api: APIClient, call: docker_py_options.DockerPyBuild, defaults: Defaults, *, disable_attestations: bool
+) -> Generator[Event, None, bool]:
+    options, docker = call.options, docker_cli.docker_command()
+    base_images = BaseImages(api, options)
     try:
-        with call.stdin or contextlib.nullcontext(), contextlib.closing(build.output()) as lines:
-            for line in lines:
-                if not options.quiet:  # what it prints then is an id that the engine may not have
+        replaced = result.inspect_by_docker_py(api, options.tags[0]) if options.pushed_to else None
+        with (
+            causes.naming_settings(defaults),
+            call.stdin or contextlib.nullcontext(),
+            run.start(
+                options,
+                disable_attestations=disable_attestations,
+                docker=docker,
+                stdin=call.stdin,
+                idle_timeout=call.idle_timeout,
+                config_proxies=call.config_proxies,
+            ) as build,
+        ):
+            for line in build.lines():
+                base_images.read(line)
+                if not options.quiet:  # with quiet, buildx prints an id that can be wrong
                     yield {"stream": line}
-        image_id = _image_in_engine(api, build.metadata)
-        if options.multi_platform and not attestations:
-            _check_index(api, image_id)
-    except errors.BuildFailed as failure:
-        buildx.log_output_of(failure)
-        message = f"{failure}{_podman(api)}"
+            metadata = build.finish()
+        if options.pushed_to:
+            image_id, closing = _pushed(api, options, metadata, replaced, disable_attestations=disable_attestations)
+        else:
+            image_id, closing = _loaded(api, options, metadata, docker, disable_attestations=disable_attestations)
+    except BuildFailed as error:
+        failure.log_output_of(error)
+        message = _podman_hint(api, str(error))
         yield {"errorDetail": {"message": message}, "error": message}
-        return
+        return True
+    for warning in base_images.warnings():
+        logger.warning("%s", warning)
+        if not options.quiet:
+            yield {"stream": f"WARNING: {warning}\n"}
     yield {"aux": {"ID": image_id}}
     if options.quiet:
         yield {"stream": f"{image_id}\n"}
-        return
-    # What `client.images.build` of docker-py and Prefect's own tests look for.
+        return True
+    # docker-py's `client.images.build` and Prefect's own tests search for this sentence.
     yield {"stream": f"Successfully built {image_id.removeprefix('sha256:')[:12]}\n"}
+    for line in closing:
+        yield {"stream": f"{line}\n"}
+    return True
+
+
+def _loaded(
+    api: APIClient, options: BuildxOptions, metadata: Metadata, docker: Sequence[str], *, disable_attestations: bool
+) -> tuple[str, list[str]]:
+    """Return the id of an image in the engine, and the last lines of the output."""
+    engine = f"the Docker Engine at {address(api)}"
+    inspect = partial(result.inspect_by_docker_py, api)
+    image_id = result.image_id(metadata, options, inspect, engine=engine, docker=docker)
     for tag in options.tags:
-        yield {"stream": f"Successfully tagged {tag}\n"}
+        from_builder.forget(api, tag)
+    if options.multi_platform and disable_attestations:
+        result.check_index_in_engine(api, image_id)
+    return image_id, [f"Successfully tagged {tag}" for tag in options.tags]
 
 
-def _as_json_lines(events: Generator[Event, None, None]) -> Generator[bytes, None, None]:
+def _pushed(
+    api: APIClient, options: BuildxOptions, metadata: Metadata, replaced: str | None, *, disable_attestations: bool
+) -> tuple[str, list[str]]:
+    """Return the digest of an image that its builder has pushed, and the last lines of the output."""
+    if not metadata.get("containerimage.digest"):
+        raise BuildFailed(
+            f"The builder pushed the image to {options.pushed_to}, but did not report its digest.\n"
+            f"TIP Set {from_builder.VARIABLE}=false to load images into the engine."
+        )
+    if options.multi_platform and disable_attestations:
+        result.check_index_in_registry(options.pushed_to, metadata)
+    image = from_builder.remember(api, options.tags[0], metadata, replaced)
+    return image.digest, [f"Its builder pushed {image}. The tag {image.name.tag} moves to it with the push."]
+
+
+def _as_json_lines(events: Generator[Event, None, bool]) -> Generator[bytes, None, bool]:
     with contextlib.closing(events):
         for event in events:
             yield json.dumps(event).encode() + b"\r\n"
+    return True
 
 
-def _image_in_engine(api: APIClient, metadata: buildx.Metadata) -> str:
-    """The image's id: whichever digest of the metadata this engine holds.
-
-    That is the config's with the graphdriver image store, the manifest's or index's with the containerd image store.
-    And it tells that the image is here: a builder may have left it elsewhere, and a tag may be an older image's.
-    """
-    digests = manifest.image_ids(metadata)
-    for digest in digests:
-        with contextlib.suppress(docker_errors.NotFound):
-            image: dict[str, Any] = api.inspect_image(digest)  # type: ignore[no-untyped-call]
-            return str(image["Id"])
-    raise errors.BuildFailed(buildx.image_is_elsewhere(cli(), f"docker-py's client ({_address(api)})", digests))
-
-
-def _check_index(api: APIClient, image_id: str) -> None:
-    """Fail for attestations in an index, where the engine lists its manifests (API 1.48: Docker 28)."""
-    url = api._url("/images/{0}/json", image_id)  # type: ignore[attr-defined]  # noqa: SLF001
-    answer: Any = api._get(url, params={"manifests": 1})  # type: ignore[attr-defined]  # noqa: SLF001
-    if any(each["Kind"] == "attestation" for each in answer.json().get("Manifests") or ()):
-        raise errors.BuildFailed(
-            f"The image was built with attestations, although they are off. {errors.INSTALL_BUILDX}"
-        )
-
-
-def _address(api: APIClient) -> str:
-    # To docker-py a socket's address is http+docker://localhost, which tells a user nothing.
-    socket = getattr(getattr(api, "_custom_adapter", None), "socket_path", None)
-    return f"unix://{socket}" if socket else str(api.base_url)
-
-
-def _podman(api: APIClient) -> str:
-    """A sentence to add where the engine is Podman, whose socket serves docker-py but not BuildKit; else nothing."""
+def _podman_hint(api: APIClient, message: str) -> str:
+    """Return an error message with a hint if the engine is Podman."""
     try:
-        components = [component.get("Name", "") for component in api.version().get("Components") or ()]
-    except Exception:
-        return ""
-    if not any("Podman" in name for name in components):
-        return ""
-    return (
-        f"\nThe engine at {_address(api)} is Podman. It has no BuildKit, so buildx starts one in a container there "
-        "(image moby/buildkit). Where that fails, let DOCKER_HOST or `docker context use` name a Docker Engine, or "
-        "`docker buildx use` a builder elsewhere."
+        if not is_podman(api.version()):
+            return message
+    except Exception:  # the engine does not answer: keep the error of the build
+        return message
+    return causes.with_other_tip(
+        message,
+        f"The engine at {address(api)} is Podman. It has no BuildKit, so buildx runs the image moby/buildkit there.",
+        "Set DOCKER_HOST to a Docker Engine, or select a builder outside Podman with `docker buildx use`.",
     )

@@ -1,4 +1,4 @@
-"""Run one command: its output line by line as it comes, an end to it in every case, nothing left behind."""
+"""Runs one command and streams its output line by line. The process is always terminated."""
 
 from __future__ import annotations
 
@@ -18,27 +18,31 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-LONGEST_PIECE = 64 * 1024
-"""Characters after which a line without an end is handed on in pieces: memory stays bounded."""
+    from prefect_docker_attest.buildx.guard import Guard
 
-_GRACE = 5.0  # seconds that an asked process gets to end; buildx needs about 0.1 to cancel its build
+LONGEST_PIECE = 64 * 1024
+"""Maximum number of characters in a line. A longer line is returned in pieces, so that it needs little memory."""
+
+_GRACE = 5.0  # seconds between SIGTERM and SIGKILL. buildx needs about 0.1 seconds to cancel its build.
 
 
 class Command:
-    """A child process with its output, standard error included, as text lines. A context manager.
+    """A child process that returns its output, including standard error, as lines of text. A context manager.
 
-    The child leads a process group of its own: leaving the context ends the docker CLI together with the plugin that it
-    started, and a Ctrl-C reaches the child by way of the caller alone.
+    The child leads its own process group. So leaving the context also ends the plugin that the docker CLI started, and
+    Ctrl-C does not reach the child directly: the caller ends it.
 
     Args:
         argv: the program and its arguments
         environment: the whole environment of the child
-        stdin: a file that is the child's standard input; none at all without it
-        silence_limit: seconds without news, while a line is waited for, after which the child is stopped
-        news: whether a line, or a piece of one, is news: a sign that the child gets on
+        stdin: file for the child's standard input; `None` for an empty one
+        idle_timeout: seconds to wait for a line that shows progress, after which the child is stopped; `None` for no
+            limit
+        made_progress: function that returns whether a line, or a piece of a long line, shows progress of the child
+        guard: ends the child if this process dies inside the context
 
     Attributes:
-        silent: whether `silence_limit` was passed
+        timed_out: whether the child was stopped because of `idle_timeout`
 
     Raises:
         OSError: on entering, the program cannot be started
@@ -50,19 +54,23 @@ class Command:
         *,
         environment: Mapping[str, str],
         stdin: IO[bytes] | None = None,
-        silence_limit: float | None = None,
-        news: Callable[[str], bool] = lambda _line: True,
+        idle_timeout: float | None = None,
+        made_progress: Callable[[str], bool] = lambda _line: True,
+        guard: Guard | None = None,
     ) -> None:
         self._argv = argv
         self._environment = environment
         self._stdin = stdin
-        self._silence_limit = silence_limit
-        self._news = news
+        self._idle_timeout = idle_timeout
+        self._made_progress = made_progress
+        self._guard = guard
         self._waiting_since: float | None = None
         self._over = threading.Event()
-        self.silent = False
+        self.timed_out = False
 
     def __enter__(self) -> Self:
+        self._owner = os.getpid()
+        self._exit_code: int | None = None
         self._process = subprocess.Popen(
             self._argv,
             env=self._environment,
@@ -71,20 +79,25 @@ class Command:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        # Line ends are left as they are: a carriage return is part of what a build prints.
+        # Line ends are not translated, because a carriage return is part of the output.
         stdout = cast("IO[bytes]", self._process.stdout)
         self._output = io.TextIOWrapper(stdout, encoding="utf-8", errors="replace", newline="\n")
         try:
-            if self._silence_limit is not None:
-                threading.Thread(target=self._watch, args=(self._silence_limit,), daemon=True).start()
+            if self._guard:
+                self._guard.watch(self._process)
+            if self._idle_timeout is not None:
+                threading.Thread(target=self._watch, args=(self._idle_timeout,), daemon=True).start()
         except BaseException:
             self._end()
             raise
         return self
 
     def lines(self) -> Iterator[str]:
-        """The output: each line with its end, or pieces of one beyond `LONGEST_PIECE`. Not UTF-8 is replaced."""
-        if self._silence_limit is None:  # of a long output, most of the time would go into looking for news
+        """Yield each line of the output with its line end. Invalid UTF-8 is replaced.
+
+        A line longer than `LONGEST_PIECE` comes in pieces.
+        """
+        if self._idle_timeout is None:  # for a long output, the search for progress would take most of the time
             yield from iter(partial(self._output.readline, LONGEST_PIECE), "")
             return
         latest = time.monotonic()
@@ -96,37 +109,64 @@ class Command:
                 return
             came = time.monotonic()
             yield piece
-            # The time that the caller took is none of the child's silence.
-            latest = time.monotonic() if self._news(piece) else latest + (time.monotonic() - came)
+            # The time that the caller needs for a line does not count as idle.
+            latest = time.monotonic() if self._made_progress(piece) else latest + (time.monotonic() - came)
 
     def wait(self) -> int:
-        """The exit code, once the output has ended; negative for a signal."""
+        """Return the exit code; negative for a signal. Call it after `lines` has ended."""
         self._waiting_since = time.monotonic()
-        return self._process.wait()
+        self._wait()
+        return cast("int", self._exit_code)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._end()
+        # A forked child also leaves the context when it ends. It must not end its parent's build.
+        if os.getpid() == self._owner:
+            self._end()
 
     def _end(self) -> None:
         self._over.set()
-        process = self._process
         try:
-            if process.returncode is None:
+            if self._exit_code is None:
                 self._signal(signal.SIGTERM)
-                # A child that is blocked in writing what nobody reads would not hear of its end.
+                # A child that blocks on a full pipe could not react to the signal.
                 self._output.close()
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(_GRACE)
+                self._wait(_GRACE)
         finally:
-            # Also when a second Ctrl-C cuts the time short that the child was given.
+            # A second Ctrl-C can interrupt the wait, so the rest is in a `finally`.
             self._output.close()
-            if process.returncode != 0:
-                # The plugin outlives a docker CLI that was killed. Its group's number is not given to another process
-                # while a member is there; where none is, this finds nobody.
+            if self._exit_code != 0:
+                # If the docker CLI was killed, its plugin still runs.
                 self._signal(getattr(signal, "SIGKILL", signal.SIGTERM))
-                process.wait()
+            if self._guard:
+                self._guard.release()
+            self._process.wait()
+
+    def _wait(self, seconds: float | None = None) -> None:
+        """Wait until the child ends, and set its exit code.
+
+        The child is not reaped before the context is left. Until then, no other process group can get its number, to
+        which signals are sent.
+
+        Args:
+            seconds: maximum time to wait; `None` for no limit
+        """
+        if not hasattr(os, "waitid"):  # Windows, and macOS before Python 3.13
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._exit_code = self._process.wait(seconds)
+            return
+        end = time.monotonic() + (seconds or 0)
+        options = os.WEXITED | os.WNOWAIT | (0 if seconds is None else os.WNOHANG)
+        try:
+            while not (ended := os.waitid(os.P_PID, self._process.pid, options)):
+                if time.monotonic() > end:
+                    return
+                time.sleep(0.005)
+        except ChildProcessError:  # the caller ignores SIGCHLD, or has already reaped the child
+            self._exit_code = self._process.wait()
+        else:
+            self._exit_code = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
 
     def _signal(self, number: signal.Signals) -> None:
         try:
@@ -141,7 +181,7 @@ class Command:
         while not self._over.wait(min(limit / 10, 0.5)):
             since = self._waiting_since
             if since is not None and time.monotonic() - since > limit:
-                self.silent = True
+                self.timed_out = True
                 self._signal(signal.SIGTERM)
                 if not self._over.wait(_GRACE):
                     self._signal(getattr(signal, "SIGKILL", signal.SIGTERM))
