@@ -1,87 +1,171 @@
-"""The seam: the client of Prefect's ``docker_client()`` decides, when a build is called, who builds."""
+"""Patches docker-py's ``APIClient``: each build of Prefect uses docker-py or docker buildx.
+
+Since 3.1, all of Prefect's ways to build with docker-py open a client in ``docker_client()`` and call
+``client.api.build(...)``: `build_image`, `DockerImage`, `ImageBuilder`, ``flow.deploy`` and prefect-docker's step. A
+method of a class is looked up at the call. So it does not matter when a module imported docker-py, and fakes and other
+clients are not affected.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import inspect
-import sys
 from typing import TYPE_CHECKING, Any
 
+from prefect_docker_attest.patches import build_settings, decision, docker_py_images
+from prefect_docker_attest.patches.caller import is_build, prefect_function, returns_image
+from prefect_docker_attest.patches.replacing import is_ours, replace
+from prefect_docker_attest.refusal import build_error, refusal
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Mapping
     from types import ModuleType
 
-    from docker import DockerClient
+    # For each build that has not ended: its events, and the generator that the caller reads. The dict keeps both alive.
+    _Builds = dict[Generator[Any, None, bool], Generator[Any, None, None]]
+
+_BUILDS = "_prefect_docker_attest_builds"
+"""The attribute of Prefect's clients that contains their builds."""
+_POSITIONAL = (
+    "path tag quiet fileobj nocache rm timeout custom_context encoding pull forcerm dockerfile container_limits decode "
+    "buildargs gzip shmsize labels cache_from target network_mode squash extra_hosts platform isolation "
+    "use_config_proxy"
+).split()
 
 
-def install(dockerutils: ModuleType) -> None:
-    """Switch the builds of every client that Prefect's ``docker_client()`` opens from now on.
-
-    Modules that bound the function's name before get the new one. A second call does nothing.
+def install(module: ModuleType) -> None:
+    """Patch `APIClient`. A second call does nothing.
 
     Args:
-        dockerutils: ``prefect.utilities.dockerutils``
+        module: the module ``docker.api.client``
 
     Raises:
-        TypeError: a Prefect without ``docker_client``; nothing is changed
+        TypeError: this version of docker-py is not supported. Nothing is changed
     """
-    original = getattr(dockerutils, "docker_client", None)
-    if hasattr(original, "opens_buildx"):
-        return
-    if not callable(original):
-        raise TypeError(f"{dockerutils.__name__} has no function docker_client: this version of Prefect is not known")
-    _rebind(original, _opening_buildx(original))
-
-
-def uninstall(dockerutils: ModuleType) -> None:
-    """Undo `install`, in every module, unless somebody has wrapped it; clients that are open keep their build."""
-    ours: Any = getattr(dockerutils, "docker_client", None)
-    # Somebody's wrapper of ours has our mark too (functools.wraps copies it), but not itself for a mark.
-    if ours and vars(ours).get("opens_buildx") is ours:
-        _rebind(ours, ours.__wrapped__)
-
-
-def _rebind(old: object, new: object) -> None:
-    # `from prefect.utilities.dockerutils import docker_client` has bound it in Prefect's and users' modules.
-    for module in list(sys.modules.values()):
-        # Asked for its attributes, a module that is loaded lazily would be loaded, or fail to.
-        with contextlib.suppress(AttributeError):
-            namespace = object.__getattribute__(module, "__dict__")
-            for name in [name for name, value in list(namespace.items()) if value is old]:
-                setattr(module, name, new)
-
-
-def _opening_buildx(original: Callable[..., contextlib.AbstractContextManager[DockerClient]]) -> Any:
-    @functools.wraps(original)
-    @contextlib.contextmanager
-    def docker_client(*args: Any, **kwargs: Any) -> Generator[DockerClient, None, None]:
-        # Leaving the client ends the builds that its caller has dropped half-way, as by an exception.
-        with original(*args, **kwargs) as client, contextlib.ExitStack() as builds:
-            api: Any = client.api
-            api.build = _deciding(api, api.build, builds)
-            yield client
-
-    marked: Any = docker_client
-    marked.__wrapped__ = original
-    marked.opens_buildx = marked
-    return marked
-
-
-def _deciding(api: Any, original: Callable[..., Any], builds: contextlib.ExitStack) -> Callable[..., Any]:
-    @functools.wraps(original)
-    def build(*args: Any, **kwargs: Any) -> Any:
-        from prefect_docker_attest import docker_py_options, switch
-
-        disabled = switch.attestations_disabled()
-        if not disabled and not docker_py_options.wants_buildx(kwargs):
-            return original(*args, **{k: v for k, v in kwargs.items() if k not in docker_py_options.BUILDX_ONLY})
-        from prefect_docker_attest import docker_py
-
-        ours = {name: kwargs.pop(name) for name in docker_py_options.BUILDX_ONLY & kwargs.keys()}
-        given = inspect.signature(original).bind(*args, **kwargs).arguments
-        return builds.enter_context(
-            contextlib.closing(docker_py.build(api, {**given, **ours}, attestations=not disabled))
+    client: Any = getattr(module, "APIClient", None)
+    owner = next((part for part in getattr(client, "__mro__", ()) if "build" in vars(part)), None)
+    if client is None or owner is None:
+        raise TypeError(
+            f"{module.__name__} has no class APIClient with a method build: this version of docker-py is not supported"
         )
+    replace(client, "__init__", _wrap_init)
+    replace(client, "close", lambda original: _wrap_close(client, original))
+    # The method is replaced in the class that defines it, `BuildApiMixin`, so that tests can still mock it there.
+    replace(owner, "build", _wrap_build)
+    docker_py_images.install(client, _is_prefects)
+
+
+def is_installed(module: ModuleType) -> bool:
+    """Whether `install` has patched the `APIClient` of this module, and no other package has replaced it since."""
+    return is_ours(getattr(getattr(module, "APIClient", None), "build", None))
+
+
+def _is_prefects(client: Any) -> bool:
+    return _BUILDS in getattr(client, "__dict__", {})
+
+
+def _wrap_init(original: Callable[..., None]) -> Callable[..., None]:
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+        if prefect_function() == "docker_client":
+            vars(self)[_BUILDS] = {}
+        original(self, *args, **kwargs)
+
+    return __init__
+
+
+def _wrap_close(client: Any, original: Callable[..., None]) -> Callable[..., None]:
+    inherited = "close" not in vars(client)
+
+    def close(self: Any) -> None:
+        """End the builds whose output was not read completely, for example because of an exception."""
+        builds: _Builds = getattr(self, "__dict__", {}).get(_BUILDS, {})
+        while builds:
+            events, _ = builds.popitem()
+            with contextlib.suppress(ValueError):  # another thread reads the events now
+                events.close()
+        if inherited and isinstance(self, client):
+            super(client, self).close()
+        else:
+            original(self)
+
+    return close
+
+
+def _wrap_build(original: Callable[..., Any]) -> Callable[..., Any]:
+    def build(self: Any, *args: Any, **kwargs: Any) -> Any:
+        builds = getattr(self, "__dict__", {}).get(_BUILDS)
+        # A user can pass a client to Prefect. Its builds are treated like those of Prefect's own clients.
+        if builds is None and not is_build(prefect_function()):
+            docker_py_images.forget(self, args, kwargs)
+            return original(self, *args, **kwargs)
+        buildx_only, wants_buildx = _buildx_options(kwargs)
+        decided = decision.decide("docker-py", wants_buildx=wants_buildx)
+        if not decided.use_buildx:
+            docker_py_images.forget(self, args, kwargs)
+            return original(self, *args, **{name: value for name, value in kwargs.items() if name not in buildx_only})
+        return _build_with_buildx(self, _by_name(original, args, kwargs, buildx_only), builds, decided)
 
     return build
+
+
+def _buildx_options(kwargs: Mapping[str, Any]) -> tuple[frozenset[str], bool]:
+    """Return the names of buildx-only options, and whether the options of this call need buildx."""
+    try:
+        from prefect_docker_attest.options import docker_py as options
+    except ImportError:  # the package was uninstalled while this process runs
+        return frozenset(), False
+    return options.BUILDX_ONLY, options.wants_buildx(kwargs)
+
+
+def _by_name(
+    original: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], buildx_only: frozenset[str]
+) -> dict[str, Any]:
+    """Return the options of a call by name.
+
+    Raises:
+        TypeError: as docker-py raises it for unknown or missing options
+    """
+    signature = inspect.signature(original)
+    kinds = {parameter.kind for parameter in signature.parameters.values()}
+    if kinds & {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}:
+        # The original method is another package's wrapper.
+        return {**dict(zip(_POSITIONAL, args, strict=False)), **kwargs}
+    options = {name: value for name, value in kwargs.items() if name not in buildx_only}
+    bound = signature.bind(None, *args, **options).arguments
+    del bound[next(iter(bound))]  # self
+    return {**kwargs, **bound}
+
+
+def _build_with_buildx(
+    api: Any, options: Mapping[str, Any], builds: _Builds | None, decided: decision.Decision
+) -> Generator[Any, None, None]:
+    try:
+        from prefect_docker_attest.buildx import docker_py
+    except ImportError as error:  # the package was uninstalled while this process runs
+        raise refusal(error, decided.settings()) from error
+    if decided.by_defaults:
+        build_settings.warn_of_attestations(api, decided.defaults)
+    with decision.prefect_errors():
+        events = docker_py.build(
+            api,
+            options,
+            disable_attestations=decided.disable_attestations,
+            defaults=decided.defaults,
+            image=build_settings.image_of_step(),
+            returns_image=returns_image(),
+        )
+    builds = {} if builds is None else builds
+    output = builds[events] = _read(events, builds)
+    return output
+
+
+def _read(events: Generator[Any, None, bool], builds: _Builds) -> Generator[Any, None, None]:
+    try:
+        finished = yield from events
+    finally:
+        builds.pop(events, None)
+    if not finished:
+        raise build_error()(
+            "The build was stopped: its client was closed before its output was read.\n"
+            "TIP Read the output inside the `with docker_client()` block."
+        )

@@ -1,34 +1,34 @@
-"""Switch Prefect's builds by hand, and back: for programs that do without the ``.pth`` file."""
+"""Installs and removes the patches in a program that does not use the start-up files."""
 
 from __future__ import annotations
 
-import importlib
-import sys
-from importlib.util import find_spec
-
-from prefect_docker_attest import build_backend, client, startup
+from prefect_docker_attest import startup
+from prefect_docker_attest.patches.replacing import restore
 
 
 def install() -> None:
-    """Let Prefect's builds go where ``PREFECT_DOCKER_DISABLE_ATTESTATIONS`` says.
+    """Patch Prefect's image builds, so that the settings of this package have an effect.
 
-    A second call does nothing. Prefect is imported.
+    After this, ``PREFECT_DOCKER_DISABLE_ATTESTATIONS`` and the other settings decide for each build whether docker-py
+    or ``docker buildx build`` is used. It also works if ``PREFECT_DOCKER_ATTEST_AUTOLOAD=0`` has disabled the patches.
+    A second call does nothing. docker-py and python-on-whales are not imported; if they are not loaded yet, they are
+    patched when they are imported.
 
     Raises:
-        TypeError: a Prefect of another shape
+        TypeError: the loaded version of docker-py or python-on-whales is not supported
+        Exception: a module of this package cannot be imported, for example because it was removed
     """
-    client.install(importlib.import_module(startup.DOCKERUTILS))
-    backend = next((name for name in startup.BUILD_BACKENDS if find_spec(name)), None)
-    if backend:
-        build_backend.install(importlib.import_module(backend))
+    startup.enable(True)
+    for name in startup.PATCHES:
+        if name in startup.failures:
+            raise startup.failures[name]
 
 
 def uninstall() -> None:
-    """Let Prefect build as it does without this package; clients that are open keep their build.
+    """Remove the patches, so that Prefect builds images as without this package.
 
-    What somebody else has wrapped stays as it is.
+    Builds that are running are not stopped, and the settings stay registered with Prefect. If another package has
+    wrapped a patched method since, that method keeps its patch.
     """
-    client.uninstall(importlib.import_module(startup.DOCKERUTILS))
-    for name in startup.BUILD_BACKENDS:
-        if name in sys.modules:
-            build_backend.uninstall(sys.modules[name])
+    startup.enable(False)
+    restore()

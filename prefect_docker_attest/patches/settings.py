@@ -1,12 +1,19 @@
-"""The setting ``docker.disable_attestations``, and its registration in Prefect's root ``Settings``."""
+"""Defines the group of settings ``docker``, and registers it in Prefect's root ``Settings``."""
 
 from __future__ import annotations
 
+import copy
+import json
+import os
 import sys
+import weakref
 from typing import TYPE_CHECKING, Annotated, Any
 
 from prefect.settings.base import PrefectBaseSettings, build_settings_config
 from pydantic import BeforeValidator, Field, create_model
+from pydantic_settings import NoDecode
+
+from prefect_docker_attest.names import SETTING
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -15,21 +22,37 @@ _PICKLED = "prefect_docker_attest"
 
 
 def _empty_is_unset(value: object) -> object:
-    # A CI system exports a variable that nobody set as an empty one, and a boolean
-    # field that refuses it takes every `prefect` command down.
+    # CI systems export variables without a value as empty. A boolean field that refused an empty value would stop every
+    # `prefect` command.
     return False if value == "" else value
 
 
 _Switch = Annotated[bool, BeforeValidator(_empty_is_unset)]
-_DESCRIPTION = (
-    "Whether every Docker image is built by `docker buildx build`, without provenance and SBOM "
-    "attestations, instead of the Docker Engine's classic builder."
-)
 
 
-# An empty variable gives way to the next source, as one that is not set does.
+def _as_text(value: object) -> str | None:
+    """Convert a value of any type in a settings file into a string.
+
+    Nothing is refused here, because that would stop every Prefect process. Builds check the value. The setting is not a
+    list: Prefect passes lists to other processes sorted and joined with commas, which are also part of cache entries.
+    """
+    if isinstance(value, dict):
+        value = ",".join(f"{name}={entry}" for name, entry in value.items())
+    elif isinstance(value, list):
+        value = "\n".join(filter(None, map(_as_text, value)))
+    return None if value is None else str(value).strip() or None
+
+
+_Text = Annotated[str | None, BeforeValidator(_as_text)]
+
+
+# For an empty variable the next source is used, as for a variable that is not set.
 _CONFIG = build_settings_config(("docker",))
 _CONFIG["env_ignore_empty"] = True
+
+
+variable_at_import = os.environ.get(SETTING, "")
+"""The environment variable when Prefect read its settings. This module is imported at the same time."""
 
 
 class DockerSettings(PrefectBaseSettings):
@@ -37,42 +60,115 @@ class DockerSettings(PrefectBaseSettings):
 
     model_config = _CONFIG
 
-    disable_attestations: _Switch = Field(default=False, description=_DESCRIPTION)
+    disable_attestations: _Switch = Field(
+        default=False,
+        description="Whether all Docker images are built by `docker buildx build` without provenance and SBOM "
+        "attestations, instead of by the Docker Engine's classic builder.",
+    )
+    platform: _Text = Field(
+        default=None,
+        description="The platform of Docker images that do not set one, such as `linux/amd64`. If set, images are "
+        "built by `docker buildx build`.",
+    )
+    media_types: _Text = Field(
+        default=None,
+        description="The media types, `docker` or `oci`, of Docker images in the registry. If set, images are built by "
+        "`docker buildx build`.",
+    )
+    cache_from: _Text = Field(
+        default=None,
+        description="Caches that builds of Docker images read, such as `type=registry,ref=NAME`, separated by white "
+        "space. If set, images are built by `docker buildx build`.",
+    )
+    cache_to: _Text = Field(
+        default=None,
+        description="Where builds of Docker images write a cache, such as `type=registry,ref=NAME`; several separated "
+        "by white space. If set, images are built by `docker buildx build`.",
+    )
+    push_from_builder: _Switch = Field(
+        default=False,
+        description="Whether a builder outside the Docker Engine pushes Docker images itself, instead of loading them "
+        "into the engine, which pushes them. If set, images are built by `docker buildx build`.",
+    )
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Record settings that are turned on in `switched_on`."""
+        super().model_post_init(context)
+        if self.disable_attestations:
+            switched_on[id(self)] = self
+
+    @classmethod
+    def settings_customise_sources(cls, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """Return Prefect's sources. For an empty value in a file the next source is used, as for an empty variable."""
+        sources = super().settings_customise_sources(*args, **kwargs)
+        for source in sources:
+            for attribute in ("toml_data", "profile_settings"):
+                if hasattr(source, attribute):
+                    data = getattr(source, attribute)
+                    # Prefect's source fails if `docker` is not a table.
+                    settings = data.items() if isinstance(data, dict) else ()
+                    # Prefect's source reads a table as another group of settings.
+                    values = {name: [value] if isinstance(value, dict) else value for name, value in settings}
+                    setattr(source, attribute, {name: value for name, value in values.items() if value not in ("", [])})
+        return sources
+
+
+def _read_group(value: object) -> object:
+    """Return the value of the root field ``docker``, without values that belong to other programs.
+
+    Other programs can use ``PREFECT_DOCKER=1``, or ``docker = true`` in prefect.toml. Prefect ignores them without this
+    package, so they are ignored here too. A JSON object contains settings of this group.
+    """
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return {}
+    return value if isinstance(value, (dict, DockerSettings)) else {}
+
+
+# Prefect's own decoding of a group would stop every Prefect process if the value is not JSON, so it is disabled.
+_Group = Annotated[DockerSettings, NoDecode, BeforeValidator(_read_group)]
+
+
+switched_on: weakref.WeakValueDictionary[int, DockerSettings] = weakref.WeakValueDictionary()
+"""The settings of this process that are turned on, including those of `temporary_settings`, as long as they exist."""
 
 
 def register(root: ModuleType) -> None:
-    """Give Prefect's root settings the field ``docker``, by a subclass of the same name.
+    """Replace Prefect's root settings with a subclass of the same name that has the field ``docker``.
 
-    Call it when the module has executed and before anything binds its ``Settings``: the tables that
-    Prefect derives from the class are cached at first use. A second call does nothing.
+    Call it directly after the module has executed, and before another module imports ``Settings`` from it: Prefect
+    caches data about the class at its first use. A second call does nothing.
 
     Args:
         root: the module ``prefect.settings.models.root``
 
     Raises:
-        TypeError: a Prefect whose root settings have another shape than the known ones; nothing is changed
+        TypeError: this version of Prefect is not supported. Nothing is changed
     """
     module: Any = root
     original: Any = getattr(module, "Settings", None)
     if not (isinstance(original, type) and issubclass(original, PrefectBaseSettings)):
-        raise TypeError(f"{root.__name__}.Settings is no PrefectBaseSettings: {original!r}")
+        raise TypeError(f"{root.__name__}.Settings is not a PrefectBaseSettings: {original!r}")
     if "docker" not in original.model_fields:
         field = Field(default_factory=DockerSettings, description="Settings of image builds")
-        module.Settings = _replace(original, _portable("docker"), docker=(DockerSettings, field))
+        module.Settings = _replace(original, _portable("docker"), docker=(_Group, field))
         return
     theirs = original.model_fields["docker"]
     group: Any = theirs.annotation
     if not (isinstance(group, type) and issubclass(group, PrefectBaseSettings)):
-        raise TypeError(f"{root.__name__}.Settings.docker is no group of settings: {group!r}")
-    if "disable_attestations" not in group.model_fields:
-        switch = Field(default=False, description=_DESCRIPTION)
-        extended: Any = _replace(group, _portable("disable_attestations"), disable_attestations=(_Switch, switch))
+        raise TypeError(f"{root.__name__}.Settings.docker is not a group of settings: {group!r}")
+    ours = DockerSettings.model_fields
+    if missing := {name: ours[name] for name in ours if name not in group.model_fields}:
+        columns = {name: (field.rebuild_annotation(), copy.copy(field)) for name, field in missing.items()}
+        extended: Any = _replace(group, _portable(*missing), **columns)
         field = Field(default_factory=extended, description=theirs.description)
         module.Settings = _replace(original, docker=(extended, field))
 
 
 def _replace(original: type[PrefectBaseSettings], *mixins: type, **fields: Any) -> type[PrefectBaseSettings]:
-    """Put a subclass with these fields in the place of a class of Prefect's, where pickles look for it too."""
+    """Replace a class of Prefect with a subclass that has these fields, also in its module, where pickles find it."""
     extended: type[PrefectBaseSettings] = create_model(
         original.__name__,
         __base__=(*mixins, original),
@@ -84,11 +180,11 @@ def _replace(original: type[PrefectBaseSettings], *mixins: type, **fields: Any) 
     return extended
 
 
-def _portable(name: str) -> type:
-    """A mixin for a class that got a field of this name: what is pickled is of Prefect's own class.
+def _portable(*names: str) -> type:
+    """Return a mixin for a class with these additional fields, so that its pickles also load without this package.
 
-    A process that lacks this package, a flow run's say, loads Prefect's own class by the name that both
-    have, and cannot import ours: what was set of ours is plain data beside what that class knows.
+    A process without this package, such as that of a flow run, loads Prefect's own class by the same name. So the
+    pickled state contains the additional fields as plain data, separate from the fields of Prefect's class.
     """
 
     class Portable:
@@ -96,20 +192,24 @@ def _portable(name: str) -> type:
             parent: Any = super()
             state = parent.__getstate__()
             fields, given = dict(state["__dict__"]), state["__pydantic_fields_set__"]
-            ours = fields.pop(name)
-            if isinstance(ours, DockerSettings):
-                pickled = ours.model_dump(exclude_unset=True)
-            else:
-                pickled = {name: ours} if name in given else {}
-            return {**state, "__dict__": fields, "__pydantic_fields_set__": given - {name}, _PICKLED: pickled}
+            pickled: dict[str, Any] = {}
+            for name in names:
+                ours = fields.pop(name)
+                if isinstance(ours, DockerSettings):
+                    pickled |= ours.model_dump(exclude_unset=True)
+                elif name in given:
+                    pickled[name] = ours
+            return {**state, "__dict__": fields, "__pydantic_fields_set__": given - {*names}, _PICKLED: pickled}
 
         def __setstate__(self, state: dict[Any, Any]) -> None:
             parent: Any = super()
             parent.__setstate__(state)
             pickled = state.get(_PICKLED)
             ours = DockerSettings() if pickled is None else DockerSettings.model_construct(**pickled)
-            self.__dict__[name] = ours if name == "docker" else ours.disable_attestations
-            if ours.model_fields_set:
-                parent.model_fields_set.add(name)
+            for name in names:
+                of_group = name in DockerSettings.model_fields
+                self.__dict__[name] = getattr(ours, name) if of_group else ours
+                if name in ours.model_fields_set or (ours.model_fields_set and not of_group):
+                    parent.model_fields_set.add(name)
 
     return Portable

@@ -1,0 +1,41 @@
+"""Warns if the setting was turned on in a way that Prefect does not see.
+
+Prefect reads its settings when it is imported, so a variable that is set later has no effect. `temporary_settings` is
+valid for one thread: a thread that is started inside it has the settings of the process.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+
+from prefect_docker_attest.names import SETTING, logger
+
+
+def warn() -> None:
+    """Log a warning, at most once in a process for each reason. Call it for a build with the setting off."""
+    try:
+        from prefect import context
+
+        from prefect_docker_attest.patches import settings
+    except ImportError:  # an unsupported version of Prefect, whose settings are not read
+        return
+    # Another context was entered on purpose, for example with temporary_settings.
+    if context.SettingsContext.get() is not getattr(context, "GLOBAL_SETTINGS_CONTEXT", None):
+        return
+    variable = os.environ.get(SETTING, "")
+    if variable != settings.variable_at_import and variable.strip().lower() in ("1", "true", "t", "yes", "y", "on"):
+        _warn_once(
+            f"{SETTING}={variable} was set after Prefect was imported, and Prefect does not see it. This image is "
+            "built without the setting. Set the variable before `import prefect`."
+        )
+    elif settings.switched_on:
+        _warn_once(
+            f"{SETTING} is on in temporary_settings of another thread, and off in this one. This image is built "
+            "without the setting. Start the thread with `contextvars.copy_context().run`."
+        )
+
+
+@functools.cache
+def _warn_once(text: str) -> None:
+    logger.warning("%s", text)
