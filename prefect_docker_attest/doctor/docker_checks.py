@@ -1,4 +1,4 @@
-"""The doctor's look at Docker: CLI, buildx and engine, and whether what they build is what was asked for."""
+"""The doctor's checks of Docker: CLI, buildx, engine, builder, and cross-platform builds."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import os
 import re
 from typing import TYPE_CHECKING, Any
 
-import docker
-
-from prefect_docker_attest import buildx, errors
-from prefect_docker_attest.checks import Finding, first_line
-from prefect_docker_attest.docker_py import cli
+from prefect_docker_attest.buildx import docker_cli
+from prefect_docker_attest.buildx.engine import is_podman, uses_containerd_store
+from prefect_docker_attest.doctor.check import Pending, first_line, judge_all
+from prefect_docker_attest.doctor.engine_answers import engine_answers
+from prefect_docker_attest.images.engine_api import InvalidResponseError
+from prefect_docker_attest.names import variable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    from prefect_docker_attest.doctor.check import Finding
 
 _OLDEST_TESTED = 26
 _CLI_HOST = "`export DOCKER_HOST=$(docker context inspect --format '{{.Endpoints.docker.Host}}')`"
@@ -30,101 +33,109 @@ class _Refused(Exception):
     pass
 
 
-def questions(limit: int) -> dict[str, Callable[[], Any]]:
-    """What docker-py, the docker CLI and the CLI that builds are asked, with `limit` seconds for each."""
+def questions(limit: int) -> list[dict[str, Callable[[], Any]]]:
+    """Return the questions. Each is a group of its own, so that all are asked at the same time.
+
+    The engine that builds can differ from that of the docker CLI (see `docker_cli.docker_command`).
+
+    Args:
+        limit: maximum time for each answer, in seconds
+    """
 
     def ask(command: Sequence[str], *words: str) -> Callable[[], str]:
         return lambda: _ask(command, *words, limit=limit)
 
-    return {
-        "cli": ask(["docker"], "--version"),
-        "buildx": ask(["docker"], "buildx", "version"),
-        "cli engine": ask(["docker"], "info", "--format={{.ID}}"),
-        "build engine": ask(cli(), "info", "--format={{.ID}}"),
-        "builder": ask(cli(), "buildx", "inspect"),
-        "engine": lambda: _engine_answers(limit),
+    asked: dict[str, Callable[[], Any]] = {
+        "cli": ask(docker_cli.DOCKER, "--version"),
+        "buildx": ask(docker_cli.DOCKER, "buildx", "version"),
+        "cli engine": ask(docker_cli.DOCKER, "info", "--format={{.ID}}"),
+        "build engine": ask(docker_cli.docker_command(), "info", "--format={{.ID}}"),
+        "builder": ask(docker_cli.docker_command(), "buildx", "inspect"),
+        "engine": lambda: engine_answers(limit),
     }
+    return [{name: question} for name, question in asked.items()]
 
 
-def findings(answers: Mapping[str, Any], *, disabled: bool) -> dict[str, Finding]:
-    """Judge the answers to `questions`. Pure.
+def findings(answers: Mapping[str, Any], *, buildx: bool | None) -> dict[str, Finding | None]:
+    """Evaluate the answers to `questions`. Pure.
 
     Args:
-        answers: by the question; an exception where there is none
-        disabled: whether the setting is on
+        answers: answers by question; the answer of a question that failed is its exception
+        buildx: whether the settings make buildx build every image; `None` if this is not known yet
+
+    Returns:
+        findings by check; `None` for a check whose answers have not arrived yet
     """
-    engine, builder, cli_engine = answers["engine"], answers["builder"], answers["cli engine"]
     judges: dict[str, Callable[[], Finding]] = {
         "docker CLI": lambda: _cli(answers["cli"]),
         "buildx": lambda: _buildx(answers["buildx"]),
-        "engine": lambda: _engine(engine, cli_engine),
-        "same engine": lambda: _same_engine(engine["ID"], cli_engine, answers["build engine"]),
-        "image store": lambda: _image_store(engine),
-        "builder": lambda: _builder(builder),
-        "emulation": lambda: _emulation(platforms(builder), f"{engine['Os']}/{engine['Arch']}"),
-        "cross-platform": lambda: _cross_platform(_image_store(engine), disabled=disabled),
+        "engine": lambda: _engine(answers["engine"], answers["cli engine"]),
+        "same engine": lambda: _same_engine(answers["engine"]["ID"], answers["cli engine"], answers["build engine"]),
+        "image store": lambda: _image_store(answers["engine"]),
+        "builder": lambda: _builder(answers["builder"], answers["build settings"]),
+        "emulation": lambda: _emulation(platforms(answers["builder"]), "{Os}/{Arch}".format(**answers["engine"])),
+        "cross-platform": lambda: _cross_platform(answers["engine"], buildx=buildx),
     }
-    needs = {**_NEEDS, "cross-platform": ("builder",) if disabled else ("engine",)}
-    found: dict[str, Finding] = {}
-    for name, judge in judges.items():
-        missing = next((one for one in needs.get(name, ()) if found[one][0] in ("problem", "skipped")), None)
-        found[name] = ("skipped", f"see {missing}", "") if missing else judge()
-    if not disabled:
-        # Only images that ask for buildx need these.
+    found = judge_all(judges, {**_NEEDS, "cross-platform": ("builder",) if buildx else ("engine",)})
+    if buildx is False:
+        # With all settings off, only images with buildx-only options need these.
         for name in ("docker CLI", "buildx", "builder"):
-            status, seen, advice = found[name]
-            found[name] = ("warning" if status == "problem" else status, seen, advice)
+            finding = found[name]
+            if finding and finding[0] == "problem":
+                found[name] = "warning", *finding[1:]
     return found
 
 
 def _ask(command: Sequence[str], *words: str, limit: int) -> str:
     try:
-        answer = buildx.ask(command, *words, seconds=limit)
+        answer = docker_cli.run_docker(words, limit, docker=command)
     except FileNotFoundError:
-        raise _Refused("there is no `docker` on PATH") from None
+        raise _Refused("the command `docker` is not on PATH") from None
     if answer.returncode != 0 or not answer.stdout.strip():
         raise _Refused(f"`{' '.join([*command, *words[:2]])}`: {first_line(answer.stderr or answer.stdout)}")
     return answer.stdout.strip()
 
 
-def _engine_answers(limit: int) -> dict[str, Any]:
-    client = docker.from_env(timeout=limit // 2)
-    return {**client.version(), **client.info()}
-
-
 def _cli(version: Any) -> Finding:
-    if isinstance(version, Exception):
-        return "problem", first_line(version), "Install the docker CLI, which brings or finds the buildx plugin."
+    if isinstance(version, BaseException):
+        return "problem", first_line(version), "Install the docker CLI and its buildx plugin."
+    version = first_line(version)
     if "podman" in version.lower():
-        return "problem", f"it is Podman's ({version})", "Put Docker's own `docker` first on PATH."
+        return "problem", f"`docker` is Podman's command ({version})", "Put Docker's own `docker` first on PATH."
     return _tested(version.removeprefix("Docker version ").partition(",")[0])
 
 
 def _tested(version: str) -> Finding:
     if int((re.match(r"\d+", version) or ["0"])[0]) >= _OLDEST_TESTED:
         return "ok", version, ""
-    return "warning", f"{version} is older than any that was tested with ({_OLDEST_TESTED})", "Upgrade Docker."
+    return "warning", f"{version} is older than the oldest tested version ({_OLDEST_TESTED})", "Upgrade Docker."
 
 
 def _buildx(answer: Any) -> Finding:
-    if isinstance(answer, Exception):
-        return "problem", first_line(answer), errors.INSTALL_BUILDX
-    found = re.search(r"\bv?(\d+)\.(\d+)\.(\d+)", answer)
-    if found and tuple(map(int, found.groups())) < errors.MINIMUM_BUILDX:
-        oldest = ".".join(map(str, errors.MINIMUM_BUILDX))
-        return "problem", f"{found[0]} is too old, {oldest} is needed", errors.INSTALL_BUILDX
-    return "ok", found[0] if found else answer, ""
+    if isinstance(answer, BaseException):
+        return "problem", first_line(answer), docker_cli.INSTALL_BUILDX
+    version = docker_cli.parse_version(answer)
+    if version is None:
+        found = f"`docker buildx version` prints no version, but {first_line(answer)!r}"
+        return "problem", found, docker_cli.INSTALL_BUILDX
+    seen = docker_cli.format_version(version)
+    if version < docker_cli.MINIMUM_BUILDX:
+        oldest = docker_cli.format_version(docker_cli.MINIMUM_BUILDX)
+        return "problem", f"{seen} is too old: {oldest} or newer is needed", docker_cli.INSTALL_BUILDX
+    return "ok", seen, ""
 
 
 def _engine(engine: Any, cli_engine: Any) -> Finding:
-    if isinstance(engine, Exception):
-        advice = "Start Docker, or let DOCKER_HOST or `docker context use` name an engine that runs: `docker info`."
-        if not isinstance(cli_engine, Exception):
-            advice = f"The docker CLI's engine does answer: {_CLI_HOST}, or `pip install 'docker>=7.2'`."
+    if isinstance(engine, BaseException):
+        advice = "Start Docker, or select a running engine with DOCKER_HOST or `docker context use`: `docker info`."
+        if not isinstance(cli_engine, BaseException):
+            advice = f"The docker CLI's engine answers. Use it: {_CLI_HOST}, or `pip install 'docker>=7.2'`."
         host = os.environ.get("DOCKER_HOST") or "its default engine"
+        if isinstance(engine, InvalidResponseError):
+            return "problem", f"{host} is not a Docker Engine: {engine}", advice
         return "problem", f"docker-py gets no answer from {host}: {first_line(engine)}", advice
-    if any("Podman" in part.get("Name", "") for part in engine.get("Components") or ()):
-        advice = "Use Docker Engine, or a builder of its own: `docker buildx create --driver docker-container --use`."
+    if is_podman(engine):
+        advice = "Use Docker Engine, or a separate builder: `docker buildx create --driver docker-container --use`."
         return "problem", f"Podman {engine.get('Version')}, which has no BuildKit", advice
     status, version, advice = _tested(engine["ServerVersion"])
     return status, f"{version}, {engine['Os']}/{engine['Arch']}, {engine['Name']}", advice
@@ -132,37 +143,59 @@ def _engine(engine: Any, cli_engine: Any) -> Finding:
 
 def _same_engine(own: str, cli_engine: Any, build_engine: Any) -> Finding:
     if cli_engine == own:
-        return "ok", "the docker CLI and docker-py talk to the same one", ""
-    seen = f"the docker CLI talks to another one ({cli_engine}) than docker-py ({own})"
-    if isinstance(cli_engine, Exception):
-        seen = f"the docker CLI gets no answer from its engine ({first_line(cli_engine)}), docker-py does"
-    advice = f"{_CLI_HOST}, or `docker context use default`. From 7.2 on, docker-py follows the context."
+        return "ok", "the docker CLI and docker-py use the same engine", ""
+    seen = f"the docker CLI uses another engine ({cli_engine}) than docker-py ({own})"
+    if isinstance(cli_engine, BaseException):
+        seen = f"the docker CLI gets no answer from its engine ({first_line(cli_engine)}), but docker-py does"
+    advice = f"{_CLI_HOST}, or `docker context use default`. docker-py uses contexts since 7.2."
     if build_engine == own:
-        return "warning", f"{seen}; Prefect's images are in docker-py's", advice
-    return "problem", f"{seen}; Prefect cannot push what buildx builds", advice
+        return "warning", f"{seen}; Prefect's images are in docker-py's engine", advice
+    return "problem", f"{seen}; Prefect cannot push the images that buildx builds", advice
 
 
 def _image_store(engine: Mapping[str, Any]) -> Finding:
-    containerd = ["driver-type", "io.containerd.snapshotter.v1"] in (engine.get("DriverStatus") or [])
-    return "ok", f"{'containerd' if containerd else 'graphdriver'}, {engine['Driver']}", ""
+    store = "containerd" if uses_containerd_store(engine) else "graphdriver"
+    return "ok", f"{store}, {engine['Driver']}", ""
 
 
-def _builder(answer: Any) -> Finding:
-    if isinstance(answer, Exception):
-        advice = "`docker buildx ls` lists the builders; BUILDX_BUILDER or `docker buildx use` names one."
+def _builder(answer: Any, settings: Any) -> Finding:
+    if isinstance(answer, BaseException):
+        advice = "`docker buildx ls` lists the builders. BUILDX_BUILDER or `docker buildx use` selects one."
         return "problem", first_line(answer), advice
-    builder = f"{_fields(answer, 'Name')[0]}, driver {_fields(answer, 'Driver')[0]}"
-    advice = "`docker buildx inspect --bootstrap` starts it; `docker buildx use default` builds in the engine itself."
+    named = _fields(answer, "Name"), _fields(answer, "Driver")
+    if not all(named):
+        found = f"`docker buildx inspect` prints no builder and driver, but {first_line(answer)!r}"
+        return "problem", found, docker_cli.INSTALL_BUILDX
+    builder = f"{named[0][0]}, driver {named[1][0]}"
+    advice = "`docker buildx inspect --bootstrap` starts it. `docker buildx use default` selects the engine's builder."
     if trouble := _fields(answer, "Error"):
         return "problem", f"{builder}: {trouble[0]}", advice
     if "inactive" in _fields(answer, "Status"):
         return "warning", f"{builder}, not started", advice
-    return "ok", builder, ""
+    if named[1][0] == "docker":
+        return "ok", builder, ""
+    pushes = bool(getattr(getattr(settings, "defaults", None), "push_from_builder", ""))
+    return _outside_builder(f"{builder}, {', '.join(_fields(answer, 'Endpoint'))}", platforms(answer), pushes=pushes)
+
+
+def _outside_builder(builder: str, known: Sequence[str], *, pushes: bool) -> Finding:
+    """Return a finding about a builder outside the engine: its platforms, and how its images reach their registry."""
+    setting = variable("push_from_builder")
+    # Variants such as linux/amd64/v2 are left out if the list has linux/amd64.
+    names = [name for name in known if name.rpartition("/")[0] not in known]
+    seen = f"{builder}, for {', '.join(names) or 'unknown platforms'}"
+    if pushes:
+        return "ok", f"{seen}; it pushes images to their registry itself ({setting})", ""
+    return (
+        "ok",
+        f"{seen}; images are loaded into the Docker Engine and pushed from there: twice over this machine's link",
+        f"`export {setting}=true`: the builder pushes images itself.",
+    )
 
 
 def platforms(builder: str) -> list[str]:
-    """The platforms in what ``docker buildx inspect`` prints, of all nodes."""
-    return sorted({one.strip("* ") for line in _fields(builder, "Platforms") for one in line.split(",")})
+    """Return the platforms of all nodes in the output of ``docker buildx inspect``."""
+    return sorted({name.strip("* ") for line in _fields(builder, "Platforms") for name in line.split(",")})
 
 
 def _fields(text: str, name: str) -> list[str]:
@@ -171,26 +204,28 @@ def _fields(text: str, name: str) -> list[str]:
 
 def _emulation(known: Sequence[str], native: str) -> Finding:
     others = {"linux/amd64": "linux/386", "linux/arm64": "linux/arm"}
-    foreign = [one for one in known if not re.match(rf"({native}|{others.get(native, native)})(/|$)", one)]
+    foreign = [name for name in known if not re.match(rf"({native}|{others.get(native, native)})(/|$)", name)]
     if foreign:
         return "ok", f"RUN steps work for {native} and {', '.join(foreign)}", ""
     if not known:
         return "skipped", "see builder", ""
     return (
         "warning",
-        f"RUN steps work for {native} alone",
+        f"RUN steps work only for {native}",
         "`docker run --privileged --rm tonistiigi/binfmt --install all` adds platforms.",
     )
 
 
-def _cross_platform(image_store: Finding, *, disabled: bool) -> Finding:
-    if disabled:
-        return "ok", "built by buildx, with the layers of their own platform", ""
-    if not image_store[1].startswith("containerd"):
-        return "ok", "the classic builder gets them right with this image store", ""
+def _cross_platform(answer: Mapping[str, Any], *, buildx: bool | None) -> Finding:
+    if buildx is None:
+        raise Pending
+    if buildx:
+        return "ok", "buildx builds images with the layers of their own platform", ""
+    if not uses_containerd_store(answer):
+        return "ok", "with this image store, the classic builder builds images for other platforms correctly", ""
     seen = (
         "CORRUPT while the setting is off: on the containerd image store, the classic builder puts this machine's "
-        "base layers into an image for another platform. It can be pushed, and pulls of it end in `wrong diff id "
-        "calculated on extraction`"
+        "base layers into an image for another platform. The image can be pushed, but clusters cannot pull it (`wrong "
+        "diff id calculated on extraction`)"
     )
     return "problem", seen, "Turn the setting on."

@@ -1,4 +1,7 @@
-"""The doctor's look at this Python: is the package at work in it, what does its setting say, and why."""
+"""The doctor's checks of this Python: the package, Prefect, docker-py and the setting.
+
+Prefect is imported only inside the questions, because its import can block if a settings file never answers.
+"""
 
 from __future__ import annotations
 
@@ -14,54 +17,59 @@ import sysconfig
 from typing import TYPE_CHECKING, Any
 
 from packaging.requirements import Requirement
-from prefect.settings import Settings  # before our own settings, which register there
-from pydantic import ValidationError
 
-from prefect_docker_attest import startup, switch
-from prefect_docker_attest.checks import Finding, first_line
+from prefect_docker_attest import startup
+from prefect_docker_attest.doctor import setting_checks
+from prefect_docker_attest.doctor.activation import Activation, loaded_as_plugin, probe
+from prefect_docker_attest.doctor.check import Pending, first_line, judge_all
+from prefect_docker_attest.doctor.setting_files import UnansweredError, check_answers
+from prefect_docker_attest.names import SETTING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
+
+    from prefect_docker_attest.doctor.check import Answers, Finding
 
 _DISTRIBUTION = "prefect-docker-attest"
-_PROBE = (
-    "import sys; print(sys.prefix); "
-    f"print(any(getattr(finder, '__name__', '') == {startup.SENTINEL!r} for finder in sys.meta_path))"
-)
-# Prefect's sources of settings by their class (prefect/settings/sources.py, since 3.1).
-_SOURCES = {
-    "EnvFilterSettingsSource": "the environment",
-    "FilteredDotEnvSettingsSource": "the file .env here",
-    "PrefectTomlConfigSettingsSource": "the file prefect.toml here",
-    "PyprojectTomlConfigSettingsSource": "the file pyproject.toml here",
-    "ProfileSettingsTomlLoader": "the profile",
-}
+_TOO_LATE = "imported too late"
 
 
-def questions(limit: int) -> dict[str, Callable[[], Any]]:
-    """What this interpreter, started anew, and the one that runs `prefect` are asked, with `limit` seconds for each."""
-    asked: dict[str, Callable[[], Any]] = {"python": lambda: _probe(sys.executable, limit)}
-    prefect = shutil.which("prefect")
-    interpreter = interpreter_of(prefect) if prefect else None
-    if interpreter:
-        asked["prefect"] = lambda: _probe(interpreter, limit)
-    return asked
+def questions(limit: int) -> list[dict[str, Callable[[], Any]]]:
+    """Return the questions about Prefect, this interpreter, and the interpreter of the command `prefect`.
+
+    Args:
+        limit: maximum time for each answer, in seconds
+    """
+    return [
+        {"setting": lambda: read_setting(limit), "build settings": setting_checks.ask, "patches": _patches},
+        {"python": lambda: probe(sys.executable, limit)},
+        {"prefect command": lambda: _prefect_command(limit)},
+    ]
 
 
-def findings(answers: Mapping[str, Any]) -> tuple[bool, dict[str, Finding]]:
-    """Whether the setting is on, and the findings by their check."""
-    disabled, setting = _setting()
-    return disabled, {
-        "package": _package(answers["python"], disabled=disabled),
-        "Prefect": _requirement("prefect"),
-        "docker-py": _requirement("docker"),
-        "prefect on PATH": _prefect_command(answers.get("prefect")),
-        "setting": setting,
+def disabled(answers: Answers) -> bool | None:
+    """Whether the setting is on; `None` if this is not known yet."""
+    try:
+        setting = answers["setting"]
+    except Pending:
+        return None
+    return not isinstance(setting, BaseException) and bool(setting[0])
+
+
+def findings(answers: Answers) -> dict[str, Finding | None]:
+    """Evaluate the answers to `questions`. The finding is `None` if the answer has not arrived yet."""
+    judges: dict[str, Callable[[], Finding]] = {
+        "package": lambda: _package(answers, disabled=bool(disabled(answers))),
+        "Prefect": lambda: _requirement("prefect"),
+        "docker-py": lambda: _requirement("docker"),
+        "prefect on PATH": lambda: _judge_command(answers["prefect command"]),
+        "setting": lambda: _judge_setting(answers["setting"]),
     }
+    return judge_all(judges, {})
 
 
 def interpreter_of(script: str) -> str | None:
-    """The interpreter that a console script starts, by its first lines; ``None`` where they do not tell."""
+    """Return the interpreter of a console script; `None` if its first lines do not name one."""
     if os.path.realpath(os.path.dirname(script)) == os.path.realpath(sysconfig.get_path("scripts")):
         return sys.executable
     try:
@@ -73,112 +81,147 @@ def interpreter_of(script: str) -> str | None:
     if words and os.path.basename(words[0]) == "env":
         words = [shutil.which(words[-1]) or ""]
     if words and os.path.basename(words[0]) == "sh" and rest.startswith("'''exec' "):
-        # A path too long for the first line (pip's vendored distlib, scripts.py).
+        # pip writes this form if the path is too long for the first line (its vendored distlib, scripts.py).
         words = shlex.split(rest.partition("\n")[0])[1:]
     return words[0] if words and "python" in os.path.basename(words[0]) else None
 
 
-def _probe(interpreter: str, limit: int) -> tuple[str, bool]:
-    """An interpreter's prefix, and whether this package's ``.pth`` file works in it."""
-    answer = subprocess.run([interpreter, "-c", _PROBE], capture_output=True, text=True, timeout=limit, check=True)
-    prefix, hooked = answer.stdout.splitlines()[-2:]
-    return prefix, hooked == "True"
+def _patches() -> str:
+    """Import Prefect, and return why the package cannot patch it; ``""`` if all patches are installed."""
+    from prefect.settings import Settings
 
+    from prefect_docker_attest.patches import docker_py_client
 
-def _package(probed: Any, *, disabled: bool) -> Finding:
-    here = f"{importlib.metadata.version(_DISTRIBUTION)} in {sys.executable}"
-    # What cannot be changed shows when it is imported; prefect-docker, which takes seconds, uses these.
+    # Importing a module runs its hook. prefect-docker is not imported: it takes seconds, and uses the same modules.
     for name in startup.HOOKS:
-        with contextlib.suppress(Exception):  # not in this Prefect, or not with these settings
+        with contextlib.suppress(Exception):  # this Prefect does not have the module, or refuses its settings
             if name.startswith("prefect."):
                 importlib.import_module(name)
-    if startup.failures:
-        reasons = "; ".join(f"{name}: {first_line(error)}" for name, error in startup.failures.items())
-        return "problem", f"{here} cannot change this Prefect ({reasons})", f"`pip install --upgrade {_DISTRIBUTION}`"
+    if startup.failures or not startup.autoload():
+        return "; ".join(f"{name}: {first_line(error)}" for name, error in startup.failures.items())
+    patched = docker_py_client.is_installed(importlib.import_module(startup.DOCKER_PY))
+    return "" if patched and "docker" in Settings.model_fields else _TOO_LATE
+
+
+def _package(answers: Answers, *, disabled: bool) -> Finding:
+    here = f"{importlib.metadata.version(_DISTRIBUTION)} in {sys.executable}"
+    reasons = answers["patches"]
+    if isinstance(reasons, BaseException):
+        found = f"{here}: Prefect cannot be imported: {type(reasons).__name__}: {first_line(reasons)}"
+        if isinstance(reasons, UnansweredError):
+            return "skipped", "see setting", ""
+        return "problem", found, "`python -c 'import prefect'` shows why."
+    if reasons == _TOO_LATE:
+        return "problem", f"{here} was imported too late", f"Import {startup.__package__} before prefect."
+    if reasons:
+        return "problem", f"{here} cannot patch this Prefect ({reasons})", f"`pip install --upgrade {_DISTRIBUTION}`"
     if not startup.autoload():
-        found = f"{here} leaves Prefect's builds alone: {startup.AUTOLOAD}={os.environ[startup.AUTOLOAD]}"
+        found = f"{here} does not patch Prefect's builds: {startup.AUTOLOAD}={os.environ[startup.AUTOLOAD]}"
         return "problem" if disabled else "warning", found, f"`unset {startup.AUTOLOAD}`"
-    docker_client = getattr(sys.modules.get(startup.DOCKERUTILS), "docker_client", None)
-    if "docker" not in Settings.model_fields or not getattr(docker_client, "opens_buildx", False):
-        return "problem", f"{here} was imported too late", f"Import {__package__} before prefect."
-    if isinstance(probed, Exception) or not probed[1]:
-        advice = (
-            f"Install it by pip or uv into the environment that runs Prefect, or import {__package__} before prefect."
+    return _activation(answers["python"], here, disabled=disabled)
+
+
+def _activation(probed: Activation | Exception, here: str, *, disabled: bool) -> Finding:
+    if isinstance(probed, BaseException):
+        found = f"{here}; what loads it is unknown: {first_line(probed)}"
+        return "warning", found, f"Run `{sys.executable} -c pass`."
+    if probed.way == "start-up file":
+        return "ok", f"{here}, active: its start-up file loads it", ""
+    if probed.way == "import":
+        return "ok", f"{here}, active: an import at Python's start loads it", ""
+    install = f"Install {_DISTRIBUTION} with pip or uv into the environment that runs Prefect"
+    if loaded_as_plugin():
+        found = (
+            f"{here}, active: Prefect's plugin hook loads it. This is too late for `prefect config`, which does not "
+            "know the setting"
         )
-        return "problem", f"{here} works in this process alone: Python reads no .pth file where it lies", advice
-    return "ok", f"{here}, at work", ""
+        return "warning", found, f"{install}, or set the environment variable {SETTING}."
+    found = (
+        f"{here}, active only in this command: Python found no start-up file of it, and Prefect did not load it as a "
+        "plugin"
+    )
+    advice = f"{install}, or import {startup.__package__} before prefect."
+    return "problem" if disabled else "warning", found, advice
 
 
 def _requirement(name: str) -> Finding:
     required = [Requirement(text) for text in importlib.metadata.requires(_DISTRIBUTION) or ()]
-    supported = next(one.specifier for one in required if one.name == name)
+    supported = next(requirement.specifier for requirement in required if requirement.name == name)
     version = importlib.metadata.version(name)
     if supported.contains(version, prereleases=True):
         return "ok", version, ""
-    return "problem", f"{version}, and {supported} is needed", f"`pip install '{name}{supported}'`"
+    return "problem", f"{version} is not supported: {supported} is needed", f"`pip install '{name}{supported}'`"
 
 
-def _prefect_command(probed: Any) -> Finding:
+def _prefect_command(limit: int) -> tuple[str | None, Activation | None]:
+    """Return the `prefect` on PATH, and what loads this package into its Python; `None` if this is not known."""
     command = shutil.which("prefect")
+    interpreter = interpreter_of(command) if command else None
+    try:
+        return command, probe(interpreter, limit) if interpreter else None
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return command, None
+
+
+def _judge_command(answer: tuple[str | None, Activation | None] | BaseException) -> Finding:
+    advice = "If the package is active, `prefect config view --show-defaults` lists the setting."
+    if isinstance(answer, BaseException):
+        return "warning", f"its Python could not be found: {first_line(answer)}", advice
+    command, probed = answer
     if command is None:
         return "warning", "not on PATH", "Activate the environment before `prefect deploy`."
-    if probed is None or isinstance(probed, Exception):
-        advice = "`prefect config view --show-defaults` names the setting where the package is at work."
-        return "warning", f"cannot tell which Python runs {command}", advice
-    prefix, hooked = probed
-    if prefix == sys.prefix:
+    if probed is None:
+        return "warning", f"the Python of {command} could not be found", advice
+    if probed.prefix == sys.prefix:
         return "ok", f"{command} runs in this environment", ""
-    if hooked:
-        return "ok", f"{command} runs in another environment, {prefix}, with the package", ""
+    found = f"{command} runs in another environment, {probed.prefix}"
     advice = (
         f"Install {_DISTRIBUTION} there (`pipx inject prefect {_DISTRIBUTION}`), or use this environment's `prefect`."
     )
-    return "problem", f"{command} runs in another environment, {prefix}, without the package", advice
+    if probed.way == "not found":
+        return "problem", f"{found}, without the package", advice
+    if probed.way == "not loaded" and not loaded_as_plugin():
+        return "problem", f"{found}, where nothing loads the package", advice
+    return "ok", f"{found}, with the package", ""
 
 
-def _setting() -> tuple[bool, Finding]:
+def read_setting(limit: int) -> tuple[bool, Finding]:
+    """Import Prefect's settings, and return whether the setting is on, and a finding about it."""
+    check_answers(limit / 2)
+    importlib.import_module("prefect.settings")  # it must be imported before our own settings
+    from pydantic import ValidationError
+
+    from prefect_docker_attest.patches import current_setting
+
     try:
-        value, source = _provenance()
-    except Exception as error:  # Prefect raises what comes, for a file of another form
+        value, source = current_setting.source()
+    except Exception as error:  # Prefect raises different exceptions for invalid files
         return False, (
             "problem",
             f"Prefect cannot read its settings: {first_line(error)}",
-            "Mend prefect.toml or pyproject.toml here, or the profiles.",
+            "Fix prefect.toml, pyproject.toml or the profiles.",
         )
     try:
-        disabled = switch.attestations_disabled()
+        disabled = current_setting.disable_attestations()
     except ValidationError as error:
-        # Not the error's own text, which quotes values: a key may be among them.
-        reasons = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_input=False)]
-        found = f"Prefect refuses its settings ({'; '.join(reasons)}); {switch.NAME} is {value!r}, from {source}"
-        return False, ("problem", found, "Set it to true or false there, or unset it.")
+        # The error's own text is not shown: it quotes values, which can be secrets.
+        reasons = [f"{'.'.join(map(str, part['loc']))}: {part['msg']}" for part in error.errors(include_input=False)]
+        found = f"Prefect refuses its settings ({'; '.join(reasons)}); {SETTING} is {value!r} ({source})"
+        return False, ("problem", found, "Set it to true or false, or unset it.")
     if disabled:
-        return True, ("ok", f"{switch.NAME} is on, from {source}", "")
-    advice = f"`export {switch.NAME}=true`\nor `prefect config set {switch.NAME}=true`"
-    return False, ("warning", f"{switch.NAME} is off, from {source}", advice)
+        return True, ("ok", f"{SETTING} is on ({source})", "")
+    advice = f"`export {SETTING}=true`\nor `prefect config set {SETTING}=true`"
+    return False, ("warning", f"{SETTING} is off ({source})", advice)
 
 
-def _provenance() -> tuple[Any, str]:
-    """The setting as it is written, and where: Prefect's own sources are asked, in their order."""
-    try:
-        from prefect_docker_attest.settings import DockerSettings
-    except Exception:  # a Prefect of unknown shape; `switch` then reads this alone
-        return os.environ.get(switch.NAME), "the environment"
-    # Of the four that it is given, Prefect makes two anew and leaves two empty.
-    unused: Any = dict
-    for source in DockerSettings.settings_customise_sources(DockerSettings, unused, unused, unused, unused):
-        found = source()
-        if "disable_attestations" in found:
-            name = type(source).__name__
-            profile = f" {_profile()}" if name == "ProfileSettingsTomlLoader" else ""
-            return found["disable_attestations"], _SOURCES.get(name, name) + profile
-    return False, "its default"
-
-
-def _profile() -> str:
-    try:
-        from prefect.context import get_settings_context
-
-        return repr(get_settings_context().profile.name)
-    except ValidationError:  # of the settings, which are loaded with it
-        return "in use"
+def _judge_setting(answer: tuple[bool, Finding] | BaseException) -> Finding:
+    if isinstance(answer, UnansweredError):
+        return "problem", str(answer), "Prefect waits for this file at every start. Replace it, or unmount its folder."
+    if isinstance(answer, BaseException):
+        found = f"Prefect cannot read its settings: {type(answer).__name__}: {first_line(answer)}"
+        return (
+            "problem",
+            found,
+            "`prefect config view` shows the error. Fix .env, prefect.toml, pyproject.toml or the profiles.",
+        )
+    return answer[1]
