@@ -1,4 +1,4 @@
-"""``python -m prefect_docker_attest``."""
+"""Runs the command ``prefect-docker-attest`` as ``python -m prefect_docker_attest``."""
 
 from prefect_docker_attest.cli import main
 

@@ -1,131 +1,159 @@
-"""The command ``prefect-docker-attest``: why builds are switched or not, and what was shipped."""
+"""The command ``prefect-docker-attest``: checks the setup, and inspects images."""
 
 from __future__ import annotations
 
-import contextlib
 import json
+import os
 import sys
+import threading
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any, NoReturn
 
 import click
-from rich.console import Console
 
-if TYPE_CHECKING:
-    from prefect_docker_attest.inspection import Inspection
+from prefect_docker_attest.terminal import console
 
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+
+
+def _print_versions(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    if not value or context.resilient_parsing:
+        return
+    from prefect_docker_attest.versions import versions
+
+    click.echo(versions())
+    _leave(0)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="prefect-docker-attest")
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_print_versions,
+    help="Show the versions of this package, Python, Prefect, docker-py, docker, buildx and the engine.",
+)
 def main() -> None:
-    """Docker images that Prefect builds: are they built without attestations, and is what was shipped sound?"""
+    """Check how Prefect builds Docker images here, and inspect images."""
 
 
 @main.command()
 @_JSON
 def doctor(as_json: bool) -> None:
-    """Say whether builds are switched here, why, and what to do next.
+    """Check the setup: Prefect, docker-py, the docker CLI, buildx, the engine and the settings.
 
-    Ends with 0 where all is well (warnings included), with 1 where it is not.
+    Each problem comes with a command that fixes it.
+
+    Exit code: 0 if there are no problems (there may be warnings), 1 if there is a problem.
     """
-    from prefect_docker_attest import doctor as examination
-    from prefect_docker_attest.checks import well
+    from prefect_docker_attest.doctor.check import all_passed
+    from prefect_docker_attest.doctor.report import Report
+    from prefect_docker_attest.doctor.run import run_checks
 
-    checks = examination.examine()
     if as_json:
-        _print_json({"ok": well(checks), "checks": [asdict(check) for check in checks]})
+        checks = run_checks()
+        _print_json({"ok": all_passed(checks), "checks": [asdict(check) for check in checks]})
     else:
-        from prefect_docker_attest import report
+        with Report(console()) as report:
+            checks = run_checks(report.show)
+        report.conclude(checks)
+    _leave(0 if all_passed(checks) else 1)
 
-        report.show_checks(_console(), checks)
-    sys.exit(0 if well(checks) else 1)
+
+def _platforms(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    from prefect_docker_attest.images import platforms
+
+    try:
+        return tuple(map(platforms.normal, values))
+    except ValueError as error:
+        raise click.BadParameter(f"{error}.") from None
 
 
 @main.command()
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
-@click.option("--engine", is_flag=True, help="Look into the Docker Engine, and not into the registry.")
-@click.option("--verify-layers", is_flag=True, help="Read every layer, and compare it with what the config says of it.")
-@click.option("--fail-on-attestations", is_flag=True, help="End with 1 where an image carries attestations.")
+@click.option("--engine", is_flag=True, help="Inspect images in the Docker Engine instead of the registry.")
+@click.option("--verify-layers", is_flag=True, help="Read every layer, and compare it with the image's config.")
+@click.option("--fail-on-attestations", is_flag=True, help="Exit with 1 if an image has attestations.")
 @click.option(
-    "--fail-on-corruption", is_flag=True, help="End with 1 where layers are not, or not provably, sound. Verifies them."
+    "--fail-on-corruption",
+    is_flag=True,
+    help="Exit with 1 if a layer is corrupt or cannot be verified. Implies --verify-layers.",
+)
+@click.option(
+    "--fail-on-platform",
+    is_flag=True,
+    help="Exit with 1 if the programs in an image are for another platform, or cannot be checked. Implies "
+    "--verify-layers.",
+)
+@click.option(
+    "--expect-platform",
+    "expected",
+    metavar="OS/ARCH",
+    multiple=True,
+    callback=_platforms,
+    help="Exit with 1 if an image lacks this platform, such as linux/amd64. Can be used several times.",
 )
 @_JSON
-def inspect(  # noqa: PLR0917 click's own way
+def inspect(  # noqa: PLR0917 click passes each option as an argument
     images: tuple[str, ...],
     engine: bool,
     verify_layers: bool,
     fail_on_attestations: bool,
     fail_on_corruption: bool,
+    fail_on_platform: bool,
+    expected: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Say what IMAGEs are: manifest or index, platforms, attestations, and whether their layers are sound.
+    """Show an image's manifests, platforms and attestations.
 
-    They are looked up in their registry, since that is what clusters pull, with the credentials of `docker login`.
-    With --engine they are names or ids of images in the Docker Engine; nothing is looked up in both.
+    Images are read from their registry with the credentials of `docker login`, because clusters pull them from there.
+    With --engine, IMAGE is the name or id of an image in the Docker Engine.
 
-    Ends with 0; with 1 where an image cannot be inspected, or is what a --fail-on option names.
+    Exit code: 0 if all images were inspected and pass the --fail-on and --expect-platform checks, 1 if an image cannot
+    be inspected or fails such a check.
     """
-    from prefect_docker_attest import inspection
+    from prefect_docker_attest.images import platforms, report
+    from prefect_docker_attest.images.run import inspect_images
+    from prefect_docker_attest.terminal import Bars
 
+    bars = Bars()
     found: list[dict[str, Any]] = []
-    failures = []
+    failures: list[dict[str, str]] = []
     failed = False
-    for reference in images:
-        try:
-            one, command = _inspect(reference, engine=engine, verify_layers=verify_layers or fail_on_corruption)
-        except inspection.ImageError as error:
-            failures.append({"reference": reference, "error": str(error)})
-            Console(stderr=True, highlight=False).print(
-                f"{reference}: {error}", style="red", markup=False, soft_wrap=True
-            )
-            continue
-        failed |= fail_on_attestations and bool(one.attestations)
-        failed |= fail_on_corruption and one.state != "sound"
-        if as_json:
-            found.append({**asdict(one), "republish": command})
-        else:
-            from prefect_docker_attest import report
-
-            report.show_inspection(_console(), one, command)
+    verify_layers |= fail_on_corruption or fail_on_platform
+    with bars.shown():
+        for result in inspect_images(images, bars.meter, engine=engine, verify_layers=verify_layers):
+            inspection = result.inspection
+            if inspection is None:
+                failures.append({"reference": result.reference, "error": f"{result.error} {result.tip}".strip()})
+                with bars.hidden():
+                    report.show_error(console(stderr=True), result.reference, result.error, result.tip)
+                continue
+            missing = platforms.missing(expected, (image.platform for image in inspection.images))
+            failed |= bool(missing)
+            failed |= fail_on_attestations and bool(inspection.attestations)
+            failed |= fail_on_corruption and inspection.state != "sound"
+            failed |= fail_on_platform and not all(image.programs.can_start for image in inspection.images)
+            if as_json:
+                found.append({**asdict(inspection), "missing_platforms": missing, "republish": result.republish})
+                continue
+            with bars.hidden():
+                report.show_inspection(console(), inspection, missing, result.republish)
     failed |= bool(failures)
     if as_json:
         _print_json({"ok": not failed, "images": found, "errors": failures})
     sys.exit(1 if failed else 0)
 
 
-def _inspect(reference: str, *, engine: bool, verify_layers: bool) -> tuple[Inspection, str | None]:
-    """An image, and the command that publishes it without its attestations, where it has any."""
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-    from prefect_docker_attest import engine_image, inspection, registry
-
-    errors = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    progress = Progress(*columns, console=errors, transient=True)
-    # Where it is no terminal, rich 13 prints an empty line even for a bar that is disabled.
-    with progress if errors.is_terminal else contextlib.nullcontext():
-        if engine:
-            image = engine_image.EngineImage(reference, verify_layers=verify_layers, progress=progress)
-            return inspection.inspect_image(image, reference, verify_layers=verify_layers), None
-        name = registry.Reference.parse(reference)
-        with registry.RegistryImage(name, progress) as source:
-            found = inspection.inspect_image(source, reference, verify_layers=verify_layers)
-    if not found.attestations or not found.images or found.state == "corrupt":
-        return found, None
-    from prefect_docker_attest import buildx
-
-    flags = ""
-    with contextlib.suppress(OSError):  # no docker CLI here
-        flags = buildx.ask(["docker"], "buildx", "imagetools", "create", "--help").stdout
-    tag = name.tag or "TAG"
-    return found, inspection.republishing(found, name.name, tag, prefer_index_flag="--prefer-index" in flags)
-
-
-def _console() -> Console:
-    return Console(highlight=False)
-
-
 def _print_json(value: object) -> None:
     click.echo(json.dumps(value, indent=2))
+
+
+def _leave(code: int) -> NoReturn:
+    """Exit. If a thread of the doctor still waits for an answer, do not wait for it, as Python's own exit may do."""
+    if threading.active_count() == 1:
+        sys.exit(code)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

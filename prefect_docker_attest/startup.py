@@ -1,171 +1,244 @@
-"""Post-import hooks: change Prefect's modules in the moment they have executed.
+"""Patches modules of Prefect, docker-py and python-on-whales directly after they have executed.
 
-Runs inside every interpreter that imports Prefect, so: standard library only, no output, no error.
-What went wrong is kept in `failures`. The hooks fire before any other module binds a name from the
-module that they change; importing the module in order to change it would be too late.
+This module runs in every process that imports Prefect. So it imports only the standard library, prints nothing, and
+raises nothing: `failures` keeps the exceptions. Only `run_hook` can raise an error, to refuse a build.
+
+Prefect's settings must be patched before another module imports a name from them. docker-py and python-on-whales take
+long to import, so they are patched when another module imports them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import sys
-import threading
-from importlib.abc import Loader, MetaPathFinder
 from typing import TYPE_CHECKING, Any
 
+from prefect_docker_attest.import_hook import Finder
+from prefect_docker_attest.names import SETTING
+from prefect_docker_attest.refusal import refusal
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from importlib.machinery import ModuleSpec
+    from collections.abc import Callable
     from types import ModuleType
 
 AUTOLOAD = "PREFECT_DOCKER_ATTEST_AUTOLOAD"
-"""Environment variable; ``0`` leaves Prefect's builds alone, while the setting stays registered (Prefect
-deletes what it does not know from a profile)."""
+"""Environment variable. ``0`` disables the patches of builds. The settings stay registered with Prefect, because
+Prefect deletes unknown settings from profiles."""
 
 ROOT_SETTINGS = "prefect.settings.models.root"
+DOCKER_PY = "docker.api.client"
+PYTHON_ON_WHALES = "python_on_whales.components.buildx.cli_wrapper"
+PATCHES = {DOCKER_PY: "APIClient", PYTHON_ON_WHALES: "BuildxCLI"}
+"""The modules that have a class to patch, with the name of the class."""
+
 DOCKERUTILS = "prefect.utilities.dockerutils"
-BUILD_BACKENDS = ("prefect._internal.buildx", "prefect.docker._buildx")
-"""Where Prefect's ``build_backend="buildx"`` is, in newer Prefect and before."""
+BUILDING = (
+    DOCKERUTILS,
+    "prefect.docker.docker_image",
+    "prefect._internal.buildx",
+    "prefect.docker._buildx",  # the same module before Prefect 3.7.1
+    "prefect_docker.deployments.steps",
+)
+"""The modules that have Prefect's build functions."""
+
+# The functions that must refuse builds if the class in this module cannot be patched.
+_REFUSING = {
+    DOCKER_PY: ("docker_client", "build_image", "build_docker_image"),
+    PYTHON_ON_WHALES: ("buildx_build_image",),
+}
+
 SENTINEL = "PrefectDockerAttestSentinel"
+"""The name of the finder that the start-up file adds (``prefect_docker_attest_start``)."""
 
 failures: dict[str, Exception] = {}
-"""The exceptions that hooks raised, by the name of the module they were to change."""
+"""The exceptions that hooks raised, by the name of the module to patch."""
+
+_enabled: bool | None = None
+# The modules of `PATCHES` whose hook has run, or will run after they have executed.
+_known: dict[str, ModuleType] = {}
 
 
 def autoload() -> bool:
-    """Whether this process lets Prefect's builds be switched (see `AUTOLOAD`)."""
+    """Whether the environment allows the patches of builds (see `AUTOLOAD`)."""
     return os.environ.get(AUTOLOAD, "").strip().lower() not in ("0", "false", "no", "off")
 
 
+def enabled() -> bool:
+    """Whether Prefect's builds are patched: the value of the last call of `enable`, or `autoload` if there was none."""
+    return autoload() if _enabled is None else _enabled
+
+
+def enable(value: bool) -> None:
+    """Enable or disable the patches of builds. `False` does not remove patches that are installed already."""
+    global _enabled  # noqa: PLW0603
+    _enabled = value
+    if value:
+        _known.clear()
+        activate()
+        _patch_loaded()
+
+
 def _register_setting(root: ModuleType) -> None:
-    from prefect_docker_attest import settings
+    from prefect_docker_attest.patches import settings
 
     settings.register(root)
 
 
-def _switch_docker_client(dockerutils: ModuleType) -> None:
-    if autoload():
-        from prefect_docker_attest import client
+def _patch_docker_py(module: ModuleType) -> None:
+    if enabled():
+        from prefect_docker_attest.patches import docker_py_client
 
-        client.install(dockerutils)
-
-
-def _switch_build_backend(backend: ModuleType) -> None:
-    if autoload():
-        from prefect_docker_attest import build_backend
-
-        build_backend.install(backend)
+        docker_py_client.install(module)
 
 
-def _switch_steps(steps: ModuleType) -> None:  # noqa: ARG001
-    # They open their clients themselves: where those could not be switched, they cannot be either.
-    if DOCKERUTILS in failures:
-        raise failures[DOCKERUTILS]
+def _patch_python_on_whales(module: ModuleType) -> None:
+    if enabled():
+        from prefect_docker_attest.patches import build_backend
+
+        build_backend.install(module)
 
 
-HOOKS: dict[str, Callable[[ModuleType], None]] = {
+def _patch_loaded(_module: ModuleType | None = None) -> bool:
+    """Patch classes in modules that were loaded without this finder.
+
+    Returns:
+        whether such a module is still executing, so that its class cannot be patched yet
+    """
+    loading = False
+    for name, class_name in PATCHES.items():
+        module = sys.modules.get(name)
+        if module is None:
+            _known.pop(name, None)
+        elif module is not _known.get(name):
+            if class_name in (namespace := _namespace(module)):
+                run_hook(module, name)
+            elif getattr(namespace.get("__spec__"), "_initializing", False):
+                loading = True
+    return loading
+
+
+def _patch_missed_modules(finder: Finder) -> None:
+    # Another finder before this one, such as that of a type checker, may have found a module of `PATCHES`.
+    for name in PATCHES:
+        if sys.modules.get(name) is not _known.get(name):
+            if _patch_loaded():
+                finder.go_first()
+            return
+
+
+def _mark_known(module: ModuleType) -> None:
+    if module.__name__ in PATCHES:
+        _known[module.__name__] = module
+
+
+def _refuse_builds(module: ModuleType) -> None:
+    """Wrap Prefect's build functions if the class that they use could not be patched. The wrappers refuse builds."""
+    for name, functions in _REFUSING.items():
+        for function in functions if name in failures else ():
+            original = _namespace(module).get(function)
+            if callable(original) and not hasattr(original, "_refuses"):
+                setattr(module, function, _fail_if_enabled(original, failures[name]))
+
+
+def _namespace(module: ModuleType) -> dict[str, Any]:
+    # The usual attribute access would load a module that is loaded lazily.
+    with contextlib.suppress(AttributeError):
+        namespace: dict[str, Any] = object.__getattribute__(module, "__dict__")
+        return namespace
+    return {}
+
+
+def _fail_if_enabled(function: Callable[..., Any], reason: Exception) -> Callable[..., Any]:
+    """Wrap a build function of Prefect. The wrapper raises an error if a setting requires buildx."""
+
+    @functools.wraps(function)
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        if enabled() and (settings := _active_settings()):
+            raise refusal(reason, settings) from reason
+        return function(*args, **kwargs)
+
+    refuse._refuses = True  # type: ignore[attr-defined]  # noqa: SLF001
+    return refuse
+
+
+def _active_settings() -> list[str]:
+    """Return the variables of the settings that require buildx; empty if there are none."""
+    try:
+        from prefect_docker_attest.patches import build_settings, current_setting
+
+        disabled = current_setting.disable_attestations()
+        return [*([SETTING] if disabled else []), *build_settings.read().variables()]
+    except Exception:  # some modules of this package were removed
+        off = os.environ.get(SETTING, "").strip().lower() in ("", "0", "false", "f", "no", "n", "off")
+        return [] if off else [SETTING]
+
+
+def _runs_docker_client() -> bool:
+    # Prefect imports docker-py inside `docker_client`, when it first needs a client. A wrapper of this function would
+    # come too late for this call.
+    from prefect_docker_attest.patches.caller import prefect_function
+
+    return prefect_function() == "docker_client"
+
+
+HOOKS: dict[str, Callable[[ModuleType], Any]] = {
     ROOT_SETTINGS: _register_setting,
-    DOCKERUTILS: _switch_docker_client,
-    **dict.fromkeys(BUILD_BACKENDS, _switch_build_backend),
-    "prefect_docker.deployments.steps": _switch_steps,
+    DOCKER_PY: _patch_docker_py,
+    "docker.client": _patch_loaded,  # it executes after DOCKER_PY, which another finder may have found
+    PYTHON_ON_WHALES: _patch_python_on_whales,
+    **dict.fromkeys(BUILDING, _refuse_builds),
 }
 
 
 def activate() -> None:
-    """Install the hooks, once, in the place of the ``.pth`` file's sentinels where they are present.
+    """Install the import hook. It takes the place of the start-up file's finder if that is present.
 
-    Modules that are loaded already are changed at once, except for Prefect's settings, which cannot be.
+    A second call does nothing. Modules that are loaded already are patched at once, except for Prefect's settings,
+    which can only be patched while they are loaded.
     """
-    if any(isinstance(finder, _Finder) for finder in sys.meta_path):
+    if any(isinstance(finder, Finder) for finder in sys.meta_path):
         return
-    finder = _Finder()
+    finder = Finder(
+        HOOKS,
+        before_look_up=_patch_missed_modules,
+        before=_mark_known,
+        after=lambda module: run_hook(module, module.__name__),
+    )
     slots = [slot for slot, present in enumerate(sys.meta_path) if getattr(present, "__name__", "") == SENTINEL]
     for slot in slots:
         sys.meta_path[slot] = finder
-    if not slots:
-        sys.meta_path.insert(0, finder)
-    for name in HOOKS:
-        if name != ROOT_SETTINGS and name in sys.modules:
-            run_hook(sys.modules[name])
-
-
-def run_hook(module: ModuleType) -> None:
-    """Run the hook of a module that has executed; what it raises lands in `failures`."""
-    try:
-        HOOKS[module.__name__](module)
-        failures.pop(module.__name__, None)
-    except Exception as error:
-        failures[module.__name__] = error
-        for name in ("build_image", "buildx_build_image", "build_docker_image"):
-            if callable(getattr(module, name, None)):
-                setattr(module, name, _refusing(getattr(module, name), error))
-
-
-def _refusing(build: Callable[..., Any], reason: Exception) -> Callable[..., Any]:
-    """Prefect's function for builds that could not be switched: with the setting on it refuses, and says why."""
-
-    @functools.wraps(build)
-    def refusing(*args: Any, **kwargs: Any) -> Any:
-        from prefect_docker_attest import switch
-
-        if switch.attestations_disabled():
-            raise RuntimeError(
-                f"{switch.NAME} is on, but prefect-docker-attest cannot switch the builds of this version of Prefect "
-                f"({reason}). Upgrade prefect-docker-attest, or unset the setting and build the image yourself: "
-                "`docker buildx build --provenance=false --sbom=false --push`, with build=False and push=False."
-            )
-        return build(*args, **kwargs)
-
-    return refusing
-
-
-class _Finder(MetaPathFinder):
-    """Finds the modules of `HOOKS` as the other finders do, and has their hook run after them."""
-
-    def __init__(self) -> None:
-        # The modules that a thread is looking up: another package's finder of this kind asks all finders anew,
-        # and so this one again.
-        self._asking = threading.local()
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        if fullname not in HOOKS or fullname in (asking := vars(self._asking)):
-            return None
-        asking[fullname] = True
+    if not slots or "prefect" in sys.modules:
+        finder.go_first()
+    if enabled():
         try:
-            for finder in list(sys.meta_path):
-                find_spec = getattr(finder, "find_spec", None)
-                if finder is self or find_spec is None:
-                    continue
-                spec: ModuleSpec | None = find_spec(fullname, path, target)
-                if spec is not None:
-                    if spec.loader is not None and hasattr(spec.loader, "exec_module"):
-                        spec.loader = _Loader(spec.loader)
-                    return spec
-            return None
-        finally:
-            del asking[fullname]
+            # Imported now, so that it still works if the package is uninstalled while this process runs.
+            from prefect_docker_attest.patches import docker_py_client  # noqa: F401
+        except Exception as error:
+            failures[DOCKER_PY] = error
+    _patch_loaded()
+    for name in BUILDING:
+        if name in sys.modules:
+            run_hook(sys.modules[name], name)
 
 
-class _Loader(Loader):
-    """Loads one module with its own loader, gives that loader back to it, and runs its hook."""
+def run_hook(module: ModuleType, name: str) -> None:
+    """Run the hook of a module that has executed. `failures` keeps the exception that the hook raises.
 
-    def __init__(self, loader: Loader) -> None:
-        self._loader = loader
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "_loader":  # Copying asks an object that has no attributes yet.
-            raise AttributeError(name)
-        return getattr(self._loader, name)
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        return self._loader.create_module(spec)
-
-    def exec_module(self, module: ModuleType) -> None:
-        if module.__spec__ is not None:
-            module.__spec__.loader = self._loader
-        module.__loader__ = self._loader
-        self._loader.exec_module(module)
-        run_hook(module)
+    Raises:
+        BuildError: Prefect's error, raised if Prefect's ``docker_client`` is importing this module and a setting
+            requires buildx: the client's builds cannot be taken over
+    """
+    if name in PATCHES:
+        _known[name] = module
+    try:
+        HOOKS[name](module)
+        failures.pop(name, None)
+    except Exception as error:
+        failures[name] = error
+        for building in BUILDING:
+            if building in sys.modules:
+                _refuse_builds(sys.modules[building])
+        if name == DOCKER_PY and (settings := _active_settings()) and _runs_docker_client():
+            raise refusal(error, settings) from error
