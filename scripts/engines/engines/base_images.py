@@ -1,4 +1,4 @@
-"""Puts base images of two platforms into a registry, over HTTP: no engine is needed for it."""
+"""Pushes base images for two platforms to a registry over HTTP, without an engine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import urllib.request
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from debian_machine import run
+from engines.machine import run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,13 +26,13 @@ _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def push_busybox(registry: str, packages: Path) -> str:
-    """Push `library/busybox:latest`, an index of an image for linux/amd64 and one for linux/arm64.
+    """Push `library/busybox:latest`, an index of images for linux/amd64 and linux/arm64.
 
-    Each image has two layers that differ from those of the other architecture, so that a builder
-    which mixes platforms up can be told by any of them.
+    Each image has two layers. Both differ between the architectures, so that each layer shows whether a builder mixed
+    up the platforms.
 
     Args:
-        registry: host and port of a registry that speaks plain HTTP.
+        registry: host and port of a registry that uses plain HTTP.
         packages: folder with an unpacked `busybox-static` in `amd64` and one in `arm64`.
 
     Returns:
@@ -40,61 +40,84 @@ def push_busybox(registry: str, packages: Path) -> str:
 
     Raises:
         CommandFailed: busybox does not run.
-        OSError: the registry cannot be reached, or refuses (`urllib.error.HTTPError`).
+        OSError: the registry does not answer, or answers with an error (`urllib.error.HTTPError`).
     """
-    programs = {each: packages / each / "usr/bin/busybox" for each in ("amd64", "arm64")}
+    programs = {architecture: packages / architecture / "usr/bin/busybox" for architecture in ("amd64", "arm64")}
     applets = run([str(programs["amd64"]), "--list"]).stdout.split()
-    images = []
-    for architecture, program in programs.items():
-        layers = [_programs_layer(program.read_bytes(), applets), _system_layer(architecture)]
-        # mtime=0: the same content is the same blob in every run.
-        pairs = [(gzip.compress(layer, 6, mtime=0), _digest(layer)) for layer in layers]
-        images.append(BaseImage(architecture, pairs, {"Cmd": ["sh"]}))
+    images = [
+        base_image(architecture, programs_layer(program.read_bytes(), applets))
+        for architecture, program in programs.items()
+    ]
     return push_index(registry, "library/busybox", "latest", images)
 
 
 @dataclass(frozen=True)
 class BaseImage:
-    """One platform of a base image."""
+    """The base image for one platform."""
 
     architecture: str
     layers: Sequence[tuple[bytes, str]]
-    """For each, what gzip made of its tar, and the tar's digest."""
+    """For each layer: its compressed tar, and the digest of the uncompressed tar."""
     config: Mapping[str, Any]
-    """As of a Dockerfile: `Env`, `Cmd` and such."""
+    """The image's configuration, such as `Env` and `Cmd`."""
+
+
+def base_image(architecture: str, programs: bytes) -> BaseImage:
+    """Make a base image of two layers: this tar of programs, and a tar of system files."""
+    # mtime=0: the same content makes the same blob in every run.
+    layers = [(gzip.compress(layer, 6, mtime=0), _digest(layer)) for layer in (programs, _system_layer(architecture))]
+    return BaseImage(architecture, layers, {"Cmd": ["sh"]})
 
 
 def push_index(registry: str, repository: str, tag: str, images: Sequence[BaseImage]) -> str:
     """Push an index of these images for Linux, and return its digest.
 
     Raises:
-        OSError: the registry cannot be reached, or refuses (`urllib.error.HTTPError`).
+        OSError: the registry does not answer, or answers with an error (`urllib.error.HTTPError`).
     """
     address = f"http://{registry}/v2/{repository}"
     manifests = []
     for image in images:
-        platform = {"architecture": image.architecture, "os": "linux"}
-        if image.architecture == "arm64":
-            platform["variant"] = "v8"
-        config: dict[str, Any] = {
-            **platform,
-            "config": {**image.config, "Env": [_PATH, *image.config.get("Env", ())]},
-            "rootfs": {"type": "layers", "diff_ids": [digest for _, digest in image.layers]},
-            "history": [{"created_by": f"layer {number}"} for number, _ in enumerate(image.layers)],
-        }
         manifest = {
             "schemaVersion": 2,
             "mediaType": _MANIFEST,
-            "config": _push_blob(address, _CONFIG, _json(config)),
+            "config": _push_blob(address, _CONFIG, _json(_config(image))),
             "layers": [_push_blob(address, _LAYER, layer) for layer, _ in image.layers],
         }
-        manifests.append({**_push_manifest(address, manifest), "platform": platform})
+        manifests.append({**_push_manifest(address, manifest), "platform": _platform(image)})
     index = {"schemaVersion": 2, "mediaType": _INDEX, "manifests": manifests}
     return str(_push_manifest(address, index, tag)["digest"])
 
 
-def _programs_layer(program: bytes, applets: Sequence[str]) -> bytes:
-    """Make the layer with busybox itself and a link for each of its commands."""
+def docker_archive(name: str, image: BaseImage) -> bytes:
+    """Return a tar from which `docker load` loads the image under this name."""
+    config = _json(_config(image))
+    files = {"config.json": config, **{f"{number}.tar": layer for number, (layer, _) in enumerate(image.layers)}}
+    described = {
+        "Config": "config.json",
+        "RepoTags": [name],
+        "Layers": [file for file in files if file != "config.json"],
+    }
+    files["manifest.json"] = json.dumps([described]).encode()
+    return _tar(*[(_entry(file), content) for file, content in files.items()])
+
+
+def _platform(image: BaseImage) -> dict[str, str]:
+    platform = {"architecture": image.architecture, "os": "linux"}
+    return {**platform, "variant": "v8"} if image.architecture == "arm64" else platform
+
+
+def _config(image: BaseImage) -> dict[str, Any]:
+    return {
+        **_platform(image),
+        "config": {**image.config, "Env": [_PATH, *image.config.get("Env", ())]},
+        "rootfs": {"type": "layers", "diff_ids": [digest for _, digest in image.layers]},
+        "history": [{"created_by": f"layer {number}"} for number, _ in enumerate(image.layers)],
+    }
+
+
+def programs_layer(program: bytes, applets: Sequence[str]) -> bytes:
+    """Make the tar of a layer with busybox and a link for each of its commands."""
     names = sorted(set(applets) - {"busybox"})
     return _tar(
         _folder("bin"),
@@ -104,7 +127,7 @@ def _programs_layer(program: bytes, applets: Sequence[str]) -> bytes:
 
 
 def _system_layer(architecture: str) -> bytes:
-    """Make the layer with what programs expect of a system."""
+    """Make the layer with the system files that programs need."""
     files = {
         "etc/passwd": "root:x:0:0:root:/root:/bin/sh\n",
         "etc/group": "root:x:0:\n",
@@ -119,7 +142,7 @@ def _system_layer(architecture: str) -> bytes:
 
 
 def _entry(name: str, *, mode: int = 0o644, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:
-    """Describe a member of a tar; TarInfo's own defaults are root's and of 1970."""
+    """Describe a member of a tar. By TarInfo's defaults, root owns it and its time is in 1970."""
     entry = tarfile.TarInfo(name)
     entry.mode, entry.type, entry.linkname = mode, kind, link
     return entry
@@ -154,13 +177,13 @@ def _push_blob(repository: str, media_type: str, content: bytes) -> dict[str, An
     """Upload a blob in one piece and return its descriptor."""
     descriptor = _descriptor(media_type, content)
     location = _request("POST", f"{repository}/blobs/uploads/")
-    # The registry's address for the upload has a query already, with its state in it.
+    # The registry's address for the upload already contains a query.
     _request("PUT", f"{location}&digest={descriptor['digest']}", content)
     return descriptor
 
 
 def _push_manifest(repository: str, manifest: Mapping[str, Any], tag: str | None = None) -> dict[str, Any]:
-    """Upload a manifest, under its digest unless a tag is given, and return its descriptor."""
+    """Upload a manifest under a tag, or under its digest if there is no tag, and return its descriptor."""
     content = _json(manifest)
     descriptor = _descriptor(manifest["mediaType"], content)
     reference = tag or descriptor["digest"]
@@ -169,9 +192,9 @@ def _push_manifest(repository: str, manifest: Mapping[str, Any], tag: str | None
 
 
 def _request(method: str, url: str, body: bytes = b"", media_type: str = "application/octet-stream") -> str:
-    """Send a request to the registry and return the Location that it answers with."""
+    """Send a request to the registry, and return the header Location of the response."""
     request = urllib.request.Request(url, body, {"Content-Type": media_type}, method=method)
-    # Without a handler for proxies: a loopback address is never to be asked of one.
+    # No proxies: a proxy cannot reach a loopback address of this machine.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(request, timeout=30) as answer:
         return str(answer.headers.get("Location", ""))

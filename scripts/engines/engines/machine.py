@@ -1,8 +1,7 @@
-"""What private engines need of the machine around them, each with its undoing.
+"""Changes the machine for private engines, and undoes each change.
 
-Nothing here remembers what it did. A trace carries the name of the start that it belongs to, or an
-address of its network, so that whoever cleans up finds it by looking: also after a crash, and
-beside other starts that go on.
+This module keeps no list of its changes. Each change contains the folder of its start or an address of its network. So
+the cleanup finds the changes of one start, even after a crash, and while other starts are running.
 """
 
 from __future__ import annotations
@@ -27,33 +26,33 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-# Where the folder of a start may lie, best first. Short, because it holds unix sockets, whose paths
-# end at 107 characters; and none of the machine's own, so that a sweep knows where to look.
+# Folders that can contain the folder of a start, best first. They are short, because the paths of unix sockets have at
+# most 107 characters. They do not depend on the environment, so that a cleanup finds all starts.
 _BASES = (Path("/var/lib"), Path("/tmp"), Path("/dev/shm"))
 
-# Addresses for engines: neither Docker's own 172.16.0.0/12, nor what a private network is likely to
-# use; the second is for machines whose VPN claims all of 10.0.0.0/8.
+# Addresses for engines. They avoid Docker's own 172.16.0.0/12 and addresses that private networks often use. The second
+# range is for machines with a VPN that uses all of 10.0.0.0/8.
 _ADDRESSES = ("10.192.0.0/10", "198.18.0.0/15")
 
 _BINFMT = Path("/proc/sys/fs/binfmt_misc")
-# How an ELF executable for 64-bit Arm begins, and which of these bits count: as Debian has them.
+# The first bytes of an ELF executable for 64-bit Arm, and the mask for them, as in Debian's qemu-user-binfmt.
 _AARCH64 = r"\x7fELF\x02\x01\x01" + r"\x00" * 9 + r"\x02\x00\xb7\x00"
 _AARCH64_MASK = r"\xff" * 7 + r"\x00" + r"\xff" * 8 + r"\xfe\xff\xff\xff"
 
 _CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}
 
-# The first argument of what `start_daemon` starts, from the outside in.
-_DAEMONS = ("setpriv", "unshare", "tini-static", "dockerd", "docker-registry")
+# The programs that `start_daemon` starts. Each one starts the next.
+_DAEMONS = ("setpriv", "unshare", "tini", "dockerd", "docker-registry")
 
 _children: list[subprocess.Popen[bytes]] = []
 
 
 class EngineUnavailable(RuntimeError):
-    """No private engine can be had; the text says what failed and what to do about it."""
+    """No private engine can be started. The text says what failed and what to do about it."""
 
 
 class CommandFailed(RuntimeError):
-    """A command could not be run or ended with another code than 0; the text has what it said."""
+    """A command could not be run, or its exit code is not 0. The text contains its error output."""
 
 
 def run(
@@ -63,33 +62,33 @@ def run(
     folder: Path | None = None,
     check: bool = True,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end and return what it printed.
+    """Run a command, and return its exit code and output.
 
     Args:
         command: the program and its arguments.
-        environment: all of its environment; this process's unless given.
-        folder: where to run it.
-        check: whether a failure of the command is one of this function.
+        environment: the whole environment of the command; `None` for the environment of this process.
+        folder: current directory of the command.
+        check: whether to raise an error if the command fails.
 
     Raises:
-        CommandFailed: it cannot be run, or fails and `check` is set.
+        CommandFailed: the command cannot be run, or it fails and `check` is set.
     """
     try:
         done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder, check=False)
     except OSError as error:
         raise CommandFailed(f"cannot run {command[0]}: {error}") from error
     if check and done.returncode:
-        said = (done.stderr or done.stdout).strip()[-3000:]
-        raise CommandFailed(f"`{' '.join(command)}` ended with {done.returncode}: {said}")
+        printed = (done.stderr or done.stdout).strip()[-3000:]
+        raise CommandFailed(f"`{' '.join(command)}` failed with exit code {done.returncode}: {printed}")
     return done
 
 
 def why_not() -> str | None:
-    """Return a sentence that says why private engines cannot run here, or None if they can."""
+    """Return a sentence that says why private engines cannot run here; None if they can."""
     if sys.platform != "linux" or platform.machine() != "x86_64":
-        return f"private engines need Linux on x86_64; this is {sys.platform}, {platform.machine()}"
+        return f"private engines need Linux on x86_64; this machine has {sys.platform} on {platform.machine()}"
     if not re.search(r"^ID=\"?debian\b", Path("/etc/os-release").read_text(), re.MULTILINE):
-        return "private engines come from Debian's archive, and /etc/os-release names another system"
+        return "private engines need Debian; /etc/os-release names another system"
     missing = [name for name in ("apt-get", "dpkg", "unshare", "setpriv") if not shutil.which(name)]
     if missing:
         return f"private engines need the programs {', '.join(missing)}: install them"
@@ -99,14 +98,14 @@ def why_not() -> str | None:
     capabilities = int(status.partition("CapEff:")[2].split()[0], 16)
     lost = [name for name, bit in _CAPABILITIES.items() if not capabilities >> bit & 1]
     if lost:
-        return f"private engines need {', '.join(lost)}: in a container, run that as privileged"
+        return f"private engines need {', '.join(lost)}: run the container with --privileged"
     return None
 
 
 @contextlib.contextmanager
 def lock() -> Iterator[None]:
-    """Let one process at a time change what the machine has of ours; others wait."""
-    # A folder can be locked as well as a file, and this one needs no cleaning up.
+    """Let only one process at a time start or remove private engines. Other processes wait."""
+    # A folder can be locked like a file. This folder always exists, so no lock file has to be removed.
     descriptor = os.open(_BASES[0], os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -116,10 +115,10 @@ def lock() -> Iterator[None]:
 
 
 def new_folder(prefix: str) -> Path:
-    """Create a folder whose file system can be the upper layer of an overlay.
+    """Create a folder on a file system that can be the upper layer of an overlay.
 
     Raises:
-        EngineUnavailable: there is none, as in a container without a volume.
+        EngineUnavailable: there is no such file system, as in a container without a volume.
     """
     refusals = []
     for base in _BASES:
@@ -132,13 +131,13 @@ def new_folder(prefix: str) -> Path:
         else:
             return folder
     raise EngineUnavailable(
-        f"no folder takes overlay mounts, of which image stores are made; in a container, mount a "
-        f"volume on {_BASES[0]} ({'; '.join(refusals)})"
+        f"image stores need overlay mounts, which no folder here supports. In a container, mount a volume on "
+        f"{_BASES[0]} ({'; '.join(refusals)})"
     )
 
 
 def _try_overlay(folder: Path) -> None:
-    """Mount an overlay in `folder`, in a namespace that ends with the command."""
+    """Mount an overlay in `folder`. The mount is in a namespace that ends with the command."""
     for name in ("lower", "upper", "scratch", "merged"):
         (folder / name).mkdir(parents=True)
     layers = f"lowerdir={folder}/lower,upperdir={folder}/upper,workdir={folder}/scratch"
@@ -147,29 +146,29 @@ def _try_overlay(folder: Path) -> None:
 
 
 def folders(prefix: str) -> list[Path]:
-    """Return the folders that `new_folder` made and nobody removed."""
+    """Return the existing folders that `new_folder` made."""
     return [found for base in _BASES for found in sorted(base.glob(f"{prefix}-????????"))]
 
 
 def start_daemon(
     command: Sequence[str], log: Path, environment: Mapping[str, str], *, detached: bool
 ) -> subprocess.Popen[bytes]:
-    """Start a daemon in mount and process namespaces of its own, with `tini-static` to reap.
+    """Start a daemon in its own mount and process namespaces, with `tini` to reap processes.
 
-    Its mounts and whatever it starts, containers included, end with it. Fixed paths in /run and
-    /opt (containerd's shims and plugins) are not the machine's, and so not another engine's.
+    Its mounts and its child processes, including containers, end with it. It has its own /run and /opt, so that two
+    engines do not share containerd's fixed paths there.
 
     Args:
-        command: a program on the environment's PATH, and arguments that hold a path of the folder
-            of its start, by which `stop_daemons` knows it.
-        log: file for what it prints.
-        environment: all of its environment.
-        detached: whether it outlives the thread that calls this.
+        command: a program on the environment's PATH, and its arguments. One argument must contain the folder of the
+            start, by which `stop_daemons` finds the daemon.
+        log: file for the output.
+        environment: the whole environment of the daemon.
+        detached: whether the daemon continues after the calling thread has ended.
     """
-    # Without a new session, Ctrl-C in the terminal would reach the daemon before the tests' end.
+    # Without a new session, Ctrl-C in the terminal would end the daemon before the tests.
     tied = [] if detached else ["setpriv", "--pdeathsig", "KILL", "--"]
     namespaces = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]
-    private = 'mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /opt && exec tini-static -- "$@"'
+    private = 'mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /opt && exec tini -- "$@"'
     with log.open("wb") as output:
         child = subprocess.Popen(
             [*tied, *namespaces, "sh", "-c", private, "sh", *command],
@@ -184,21 +183,27 @@ def start_daemon(
 
 
 def wait_for(what: str, daemon: subprocess.Popen[bytes], probe: Callable[[], object], seconds: int = 60) -> None:
-    """Return when `probe` no longer raises an error of the network or of a command.
+    """Wait until `probe` succeeds.
+
+    Args:
+        what: name of the daemon in error messages.
+        daemon: the process that must answer.
+        probe: function that raises an OSError or a CommandFailed while the daemon does not answer.
+        seconds: maximum time to wait.
 
     Raises:
-        EngineUnavailable: the daemon ends before, or time runs out.
+        EngineUnavailable: the daemon ends, or does not answer in time.
     """
     end = time.monotonic() + seconds
-    while refusal := _refusal(probe):
+    while error := _error_of(probe):
         if daemon.poll() is not None:
-            raise EngineUnavailable(f"{what} ended with {daemon.returncode}") from refusal
+            raise EngineUnavailable(f"{what} ended with exit code {daemon.returncode}") from error
         if time.monotonic() > end:
-            raise EngineUnavailable(f"{what} gave no answer in {seconds} s: {refusal}") from refusal
+            raise EngineUnavailable(f"{what} did not answer within {seconds} seconds: {error}") from error
         time.sleep(0.05)
 
 
-def _refusal(probe: Callable[[], object]) -> Exception | None:
+def _error_of(probe: Callable[[], object]) -> Exception | None:
     try:
         probe()
     except (OSError, CommandFailed) as error:
@@ -207,10 +212,10 @@ def _refusal(probe: Callable[[], object]) -> Exception | None:
 
 
 def stop_daemons(folder: Path) -> None:
-    """Kill the daemons of the start in `folder`, and return when all of their processes are gone.
+    """Kill the daemons of the start in `folder`, and wait until all their processes have ended.
 
     Raises:
-        EngineUnavailable: one does not die.
+        EngineUnavailable: a process does not end.
     """
     while found := daemons(folder):
         for pid in found:
@@ -220,15 +225,15 @@ def stop_daemons(folder: Path) -> None:
 
 
 def _kill(pid: int) -> None:
-    """Kill a process and wait for its end; not asked to end, as nothing of it is to be kept."""
+    """Kill a process, and wait until it has ended."""
     descriptor = os.pidfd_open(pid)
     try:
         signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-        # The first process of a namespace is gone when all others in there are.
+        # The first process of a namespace ends after all other processes in the namespace.
         poll = select.poll()
         poll.register(descriptor, select.POLLIN)
         if not poll.poll(30_000):
-            raise EngineUnavailable(f"process {pid} does not die; see `ps -f {pid}`")
+            raise EngineUnavailable(f"process {pid} does not end; see `ps -f {pid}`")
     finally:
         os.close(descriptor)
 
@@ -246,7 +251,7 @@ def daemons(folder: Path) -> list[int]:
 
 
 def started(pid: int) -> str:
-    """Return when a process started, or "" if there is none: pids come round, these times do not."""
+    """Return the start time of a process; "" if there is none. It distinguishes processes with the same pid."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except OSError:
@@ -254,7 +259,7 @@ def started(pid: int) -> str:
 
 
 def remove_control_groups(name: str) -> None:
-    """Remove the control groups called `name`, in which no process is left."""
+    """Remove the control groups called `name`. They must not contain processes."""
     root = Path("/sys/fs/cgroup")
     for group in (root / name, *root.glob(f"*/{name}")):
         for folder, _, _ in os.walk(group, topdown=False):
@@ -262,15 +267,17 @@ def remove_control_groups(name: str) -> None:
 
 
 def emulate_arm64(name: str, emulator: Path) -> None:
-    """Have the kernel run arm64 programs, in containers too, through an entry called `name`.
+    """Register an emulator with the kernel, so that it runs arm64 programs, also in containers.
 
-    Every start has one of its own: each may go without regard to the others.
+    Args:
+        name: name of the kernel's entry. Every start has its own entry, so that it can be removed independently.
+        emulator: path of the emulator.
     """
     if not (_BINFMT / "register").exists():
-        # The mount's source is what tells later that it is ours to undo.
+        # The source of this mount shows `stop_emulating` that this package mounted it.
         run(["mount", "--no-mtab", "-t", "binfmt_misc", "prefect-docker-attest", str(_BINFMT)])
-    # F opens the emulator here and now, so that containers need not have it. The rest is Debian's:
-    # P keeps argv[0], O hands over the opened program, C obeys its set-uid bits.
+    # F opens the emulator now, so that it does not have to exist in containers. The other flags are Debian's: P keeps
+    # argv[0], O passes the opened program, C applies the program's set-uid bits.
     rule = f":{name}:M::{_AARCH64}:{_AARCH64_MASK}:{emulator}:POCF"
     (_BINFMT / "register").write_text(rule)
 
@@ -281,26 +288,26 @@ def stop_emulating(name: str) -> None:
     if entry.exists():
         entry.write_text("-1")
     ours = f"prefect-docker-attest {_BINFMT} " in Path("/proc/mounts").read_text()
-    if ours and {each.name for each in _BINFMT.iterdir()} == {"register", "status"}:
+    if ours and {file.name for file in _BINFMT.iterdir()} == {"register", "status"}:
         run(["umount", "--no-mtab", str(_BINFMT)])
 
 
 def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that nobody listens on."""
+    """Return an unused TCP port of 127.0.0.1."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def free_network(ip: Sequence[str], prefix: int) -> ipaddress.IPv4Network:
-    """Return a range of addresses that nothing on this machine has or has a route to.
+    """Return a range of addresses that this machine does not use and has no route to.
 
     Args:
         ip: the command `ip`.
-        prefix: the size of the range, as the length of its prefix.
+        prefix: length of the range's prefix, which determines its size.
 
     Raises:
-        EngineUnavailable: all are taken.
+        EngineUnavailable: all ranges are in use.
     """
     used = [address.network for _, address in _addresses(ip)]
     for line in run([*ip, "-4", "route"]).stdout.splitlines():
@@ -309,7 +316,7 @@ def free_network(ip: Sequence[str], prefix: int) -> ipaddress.IPv4Network:
             used.append(ipaddress.IPv4Network(target[1]))
     for addresses in map(ipaddress.IPv4Network, _ADDRESSES):
         for network in addresses.subnets(new_prefix=prefix):
-            # Routes wider than /8 are a VPN's way to say `default`.
+            # Some VPNs use routes wider than /8 as default routes.
             if not any(network.overlaps(other) for other in used if other.prefixlen >= 8):
                 return network
     raise EngineUnavailable(f"this machine has routes to all of {' and '.join(_ADDRESSES)}")
@@ -323,17 +330,17 @@ def add_bridge(ip: Sequence[str], name: str, network: ipaddress.IPv4Network) -> 
 
 
 def remove_links(ip: Sequence[str], network: ipaddress.IPv4Network) -> None:
-    """Remove the links that have an address in `network`, and what is plugged into them."""
+    """Remove the links that have an address in `network`, and the interfaces that are connected to them."""
     for name, address in _addresses(ip):
         if address.ip in network:
             for port in Path(f"/sys/class/net/{name}/brif").glob("*"):
-                # The kernel removes it too, in its own time, as its container has ended.
+                # The container has ended, so the kernel may remove this interface at the same time.
                 run([*ip, "link", "del", port.name], check=False)
             run([*ip, "link", "del", name])
 
 
 def _addresses(ip: Sequence[str]) -> list[tuple[str, ipaddress.IPv4Interface]]:
-    """Return links and their addresses, from lines like `2: eth0    inet 192.0.2.2/24 ...`."""
+    """Return links and their addresses, from lines such as `2: eth0    inet 192.0.2.2/24 ...`."""
     lines = run([*ip, "-o", "-4", "addr"]).stdout
     pairs = re.findall(r"^\d+: ([^\s:@]+)\S* +inet ([\d./]+)", lines, re.MULTILINE)
     return [(name, ipaddress.IPv4Interface(address)) for name, address in pairs]

@@ -1,7 +1,7 @@
-"""Unpacks Docker's Debian packages into a cache folder, through an apt of its own.
+"""Downloads Debian's packages of Docker, and unpacks them into a cache folder.
 
-Nothing is installed: the machine's packages, package lists and architectures stay as they are, and
-deleting the cache folder undoes everything.
+Nothing is installed. The machine's packages, package lists and architectures do not change. To undo everything, delete
+the cache folder.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_machine import CommandFailed, EngineUnavailable, run
+from engines.machine import CommandFailed, EngineUnavailable, run
+from engines.progress import step
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-# Programs that need nothing newer than glibc 2.34, so any suite's run on Debian 12.
+# These programs work with glibc 2.34 and newer, so those of any suite run on Debian 12.
 _FROM_SUITE = (
     "docker.io",
     "docker-cli",
@@ -32,10 +33,10 @@ _FROM_SUITE = (
     "busybox-static",
     "busybox-static:arm64",
 )
-# These follow the C library, so they come from the release that the machine runs.
-_FROM_MACHINE = ("runc", "tini")
-# Part of the cache folder's name: to be raised when the lists above change.
-_REVISION = 1
+# These programs need the C library of their release, so they come from the machine's release. dockerd runs `xz`.
+_FROM_MACHINE = ("runc", "tini", "xz-utils")
+# A part of the cache folder's name. Increase it when the lists above change.
+_REVISION = 2
 
 _APT = Path("/etc/apt")
 _RELEASE = Path("/etc/os-release")
@@ -43,19 +44,19 @@ _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 
 def cache_folder() -> Path:
-    """Return the folder for what may be deleted at any time: `prefect-docker-attest` in XDG's."""
+    """Return the cache folder, `prefect-docker-attest` in XDG_CACHE_HOME. It can be deleted at any time."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "prefect-docker-attest"
 
 
 @contextlib.contextmanager
 def new_in_cache(folder: Path) -> Iterator[Path]:
-    """A folder to fill, which is `folder` of the cache when that is done, and gone when it fails.
+    """Give a temporary folder to fill. At the end it becomes `folder`; after an error it is removed.
 
-    The caller sees to it that no two processes do this at once.
+    The caller must make sure that only one process does this at a time.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # A folder under its final name is complete: whoever is killed half-way leaves a .part behind.
+    # A folder with its final name is always complete. A process that is killed leaves a .part folder.
     for stale in folder.parent.glob("*.part"):
         shutil.rmtree(stale)
     part = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", suffix=".part", dir=folder.parent))
@@ -67,55 +68,55 @@ def new_in_cache(folder: Path) -> Iterator[Path]:
 
 
 def unpacked(suite: str) -> Path:
-    """Return the folder with the suite's packages, `amd64/usr/bin` and so on; fetch them if need be.
+    """Return the folder with the suite's unpacked packages, such as `amd64/usr/bin`. Download them if necessary.
 
-    The caller sees to it that no two processes do this at once.
+    The caller must make sure that only one process does this at a time.
 
     Args:
         suite: a suite of Debian's archive that has Docker, such as `trixie` or `sid`.
 
     Raises:
-        EngineUnavailable: apt cannot get at the packages.
+        EngineUnavailable: apt cannot download the packages.
     """
     mirror = mirror_of_the_machine()
     folder = cache_folder() / f"{suite}-on-{mirror.suite}-{_REVISION}"
     if folder.is_dir():
         return folder
     try:
-        with new_in_cache(folder) as part:
+        with step(f"Unpacking Docker of Debian {suite} into {folder}"), new_in_cache(folder) as part:
             _fetch(mirror, suite, part)
     except CommandFailed as error:
         raise EngineUnavailable(
-            f"cannot get Docker's packages of {suite} from {mirror.uri}, where apt gets those of "
-            f"{mirror.suite}: {error}; see that `apt-get update` works here and the suite is there"
+            f"cannot download Docker's packages of {suite} from {mirror.uri}, the mirror for {mirror.suite}: {error}. "
+            f"Check that `apt-get update` works, and that the mirror has {suite}"
         ) from error
     return folder
 
 
 @dataclass(frozen=True)
 class Mirror:
-    """The archive that the machine's own apt uses."""
+    """The Debian archive that the machine's apt uses."""
 
     uri: str
     suite: str
     keyring: str
 
     def source(self, suite: str, architectures: str) -> str:
-        """Return a line for apt about one suite of this archive."""
+        """Return a line for apt's sources.list about one suite of this archive."""
         signed_by = f" signed-by={self.keyring}" if self.keyring else ""
         return f"deb [arch={architectures}{signed_by}] {self.uri} {suite} main"
 
 
 def private_apt(folder: Path, sources: Sequence[str], settings: Mapping[str, str]) -> list[str]:
-    """Return the beginning of commands of an apt that knows these sources alone.
+    """Set up an apt that uses only these sources, and return the start of its commands.
 
     Args:
-        folder: where it keeps what it fetches.
-        sources: lines as of `Mirror.source`.
-        settings: more of its configuration.
+        folder: folder for package lists and packages.
+        sources: lines from `Mirror.source`.
+        settings: additional apt settings.
 
     Raises:
-        CommandFailed: it cannot read the sources' lists.
+        CommandFailed: apt cannot download the package lists.
     """
     for name in ("lists/partial", "archives/partial"):
         (folder / name).mkdir(parents=True)
@@ -123,7 +124,7 @@ def private_apt(folder: Path, sources: Sequence[str], settings: Mapping[str, str
     all_settings = {
         "Dir::Etc::sourcelist": folder / "sources.list",
         "Dir::Etc::sourceparts": "/dev/null",
-        # The machine's pins are about what it installs.
+        # The machine's pins are only for its own packages.
         "Dir::Etc::preferences": "/dev/null",
         "Dir::Etc::preferencesparts": "/dev/null",
         "Dir::State::Lists": folder / "lists",
@@ -135,14 +136,14 @@ def private_apt(folder: Path, sources: Sequence[str], settings: Mapping[str, str
     }
     configuration = folder / "apt.conf"
     configuration.write_text("".join(f'{name} "{value}";\n' for name, value in all_settings.items()))
-    # Read after the machine's own configuration, of which proxies and credentials are wanted.
+    # apt reads this file after the machine's own configuration, which has proxies and credentials.
     apt_get = ["apt-get", "-qq", f"--config-file={configuration}"]
     run([*apt_get, "update"])
     return apt_get
 
 
 def _fetch(mirror: Mirror, suite: str, folder: Path) -> None:
-    """Download all packages and unpack them below `folder`, one folder an architecture."""
+    """Download all packages, and unpack them into one folder for each architecture below `folder`."""
     apt = folder / "apt"
     sources = [mirror.source(suite, "amd64,arm64")]
     if mirror.suite != suite:
@@ -165,11 +166,11 @@ def _unpack(package: Path, folder: Path) -> None:
 
 
 def mirror_of_the_machine() -> Mirror:
-    """Find where apt gets the machine's own release from."""
+    """Find the mirror from which apt gets the machine's own release."""
     release = re.search(r"^VERSION_CODENAME=(\S+)", _RELEASE.read_text(), re.MULTILINE)
     suites = {release[1] if release else "sid", "stable", "testing", "unstable", "sid"}
     parts = sorted((_APT / "sources.list.d").glob("*"))
-    # Debian's own file first: other vendors name their suites after Debian's too.
+    # Debian's own file is first, because other vendors use Debian's suite names too.
     parts.sort(key=lambda part: part.name != "debian.sources")
     for source in (_APT / "sources.list", *parts):
         if source.suffix in (".list", ".sources") and source.is_file():
@@ -179,8 +180,8 @@ def mirror_of_the_machine() -> Mirror:
                     default = str(_KEYRING) if _KEYRING.exists() else ""
                     return Mirror(uri, suite, keyring if os.path.isfile(keyring) else default)
     raise EngineUnavailable(
-        f"no Debian mirror in {_APT}/sources.list or {_APT}/sources.list.d: packages of the suites "
-        f"{', '.join(sorted(suites))} are looked for there; add one as apt wants it"
+        f"{_APT}/sources.list and {_APT}/sources.list.d name no Debian mirror for the suites "
+        f"{', '.join(sorted(suites))}. Add one"
     )
 
 

@@ -1,22 +1,20 @@
-"""Real Docker Engines for tests, on a Debian machine with root that has none.
+"""Starts private Docker Engines for tests, as root on Debian.
 
-Two engines, one with each image store, and a registry that stands in for Docker Hub: unpacked into
-a cache folder, started beside whatever else the machine runs, gone without a trace at the end.
+It starts two engines, one with each image store, and a registry that takes the place of Docker Hub. Their programs are
+unpacked into a cache folder. They do not affect other programs on the machine, and are removed completely at the end.
 
-    with private_docker.start() as docker:
+    with private.start() as docker:
         docker.engines["containerd"].run("docker", "info")
 
 The same from a shell:
 
-    eval "$(python tests/private_docker.py start)"
+    eval "$(scripts/private-docker start)"
     docker info
-    python tests/private_docker.py stop
+    scripts/private-docker stop
 
-Containers reach the machine and each other, not the outside, and find each other by address, not
-by name: the engines leave the machine's packet filter and forwarding alone.
+Containers can reach the machine and each other, but not other networks, and they cannot look up each other's names. The
+reason is that the engines do not change the machine's packet filter and forwarding.
 """
-
-# ruff: noqa: T201 - its other half is a command line.
 
 from __future__ import annotations
 
@@ -36,10 +34,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, final
 
-import debian_machine as machine
-from base_images import push_busybox
-from debian_machine import CommandFailed, EngineUnavailable, why_not
-from debian_packages import unpacked
+from engines import machine
+from engines.base_images import push_busybox
+from engines.machine import CommandFailed, EngineUnavailable, why_not
+from engines.packages import unpacked
 
 if TYPE_CHECKING:
     import subprocess
@@ -65,44 +63,63 @@ _NAME = "prefect-docker-attest"
 
 @dataclass(frozen=True)
 class Registry:
-    """A registry over plain HTTP that allows everything; to the engines it is Docker Hub."""
+    """A registry with plain HTTP and without authentication. The engines use it as a mirror of Docker Hub."""
 
     address: str
-    """Host and port, as image names begin: `127.0.0.1:PORT`."""
+    """Host and port, `127.0.0.1:PORT`: the first part of an image's name."""
 
 
 @dataclass(frozen=True)
 class Engine:
-    """A running engine, and what programs need to use it."""
+    """A running engine."""
 
     store: Store
     host: str
-    """`unix://...`, as in `DOCKER_HOST`."""
+    """The value of `DOCKER_HOST`, `unix://...`."""
     environment: Mapping[str, str]
-    """A whole environment in which `docker`, buildx and docker-py use this engine."""
+    """A complete environment in which `docker`, buildx and docker-py use this engine."""
     containerd_address: str
-    """Socket of the engine's own containerd. A containerd store's images are in `moby` there."""
+    """Socket of the engine's containerd. Images of the containerd store are in its namespace `moby`."""
 
     def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run a command in the engine's environment and return what it printed.
+        """Run a command in the engine's environment, and return its exit code and output.
 
         Raises:
-            CommandFailed: it fails and `check` is set; the text has what it printed.
+            CommandFailed: the command fails and `check` is set. The text contains its error output.
         """
         return machine.run(command, environment=self.environment, check=check)
 
+    def output_of(self, *arguments: str) -> str:
+        """Return what a container prints to standard output. `docker run` loses it at times if the container is short.
+
+        Args:
+            arguments: of `docker run`: flags, the image, and the command.
+
+        Raises:
+            CommandFailed: the container cannot be run, or its command fails. The text contains its error output.
+        """
+        container = self.run("docker", "run", "--detach", *arguments).stdout.split()[-1]
+        try:
+            code = self.run("docker", "wait", container).stdout.strip()
+            logs = self.run("docker", "logs", container)
+        finally:
+            self.run("docker", "rm", "--force", "--volumes", container)
+        if code != "0":
+            raise machine.CommandFailed(f"a container of {arguments} ended with exit code {code}: {logs.stderr}")
+        return logs.stdout
+
     def ctr(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run containerd's client `ctr` on the engine's containerd, as `run` does."""
+        """Run containerd's client `ctr` for the engine's containerd. Results and errors are those of `run`."""
         return self.run("ctr", f"--address={self.containerd_address}", *arguments, check=check)
 
 
 @final
 @dataclass(frozen=True)
 class PrivateDocker:
-    """What one `start` brought up. As a context manager it stops that at the end."""
+    """The engines and the registry of one `start`. As a context manager it stops them at the end."""
 
     folder: Path
-    """Home of all its files, `dockerd-*.log` among them."""
+    """Folder of all files, including the logs `dockerd-*.log`."""
     suite: str
     engines: Mapping[Store, Engine]
     registry: Registry
@@ -110,11 +127,11 @@ class PrivateDocker:
     buildx_version: str
 
     def stop(self) -> None:
-        """Remove everything but the cached packages; a second time this does nothing.
+        """Remove everything except the cached packages. A second call does nothing.
 
         Raises:
-            EngineUnavailable: a process does not die.
-            CommandFailed: the machine refuses to give up a link or a mount.
+            EngineUnavailable: a process does not end.
+            CommandFailed: a link or a mount cannot be removed.
         """
         with machine.lock():
             _clear(self.folder)
@@ -128,7 +145,7 @@ class PrivateDocker:
 
 @dataclass(frozen=True)
 class _State:
-    """What is to be known of a start later, by other processes too."""
+    """The state of a start, which other processes can read later."""
 
     suite: str
     stores: list[Store]
@@ -136,36 +153,37 @@ class _State:
     network: str
     registry: str
     owner: tuple[int, str] | None
-    """Process without which this is a leftover, and when that started; None if detached."""
+    """Id and start time of the process that uses the start; None if it is detached. After that process has ended, the
+    start is a leftover."""
     docker_version: str = ""
     buildx_version: str = ""
 
     @classmethod
     def read(cls, folder: Path) -> _State | None:
-        """Read the state of the start in `folder`; None if it did not come as far as to have one."""
+        """Read the state of the start in `folder`; None if the start failed before it wrote its state."""
         with contextlib.suppress(FileNotFoundError):
             return cls(**json.loads((folder / "state.json").read_text()))
         return None
 
     def write(self, folder: Path) -> None:
-        """Keep this as the state of the start in `folder`."""
+        """Write the state of the start in `folder`."""
         part = folder / "state.json.part"
         part.write_text(json.dumps(dataclasses.asdict(self)))
         part.rename(folder / "state.json")
 
 
 def start(suite: str = "trixie", stores: Sequence[Store] = STORES, *, detached: bool = False) -> PrivateDocker:
-    """Bring up an engine for each store, and a registry with a two-platform `busybox`.
+    """Start an engine for each store, and a registry with a `busybox` for two platforms.
 
-    What an earlier start left that was killed is removed.
+    The leftovers of starts that were killed are removed first.
 
     Args:
-        suite: the suite of Debian's archive to take Docker from: `trixie` or `sid`.
-        stores: the image stores to have engines of.
-        detached: whether to outlive this process; else the daemons end with the calling thread.
+        suite: suite of Debian's archive from which Docker comes: `trixie` or `sid`.
+        stores: image stores; each gets its own engine.
+        detached: whether the daemons continue after this process. Otherwise they end with the calling thread.
 
     Raises:
-        EngineUnavailable: this failed; whatever had been started is gone again.
+        EngineUnavailable: the start failed. Everything that had been started is removed again.
     """
     if reason := why_not():
         raise EngineUnavailable(reason)
@@ -187,7 +205,7 @@ def start(suite: str = "trixie", stores: Sequence[Store] = STORES, *, detached: 
 
 
 def _bring_up(folder: Path, packages: Path, suite: str, stores: Sequence[Store], detached: bool) -> PrivateDocker:
-    """Start everything with `folder` as its home; `_clear` undoes it from wherever this stops."""
+    """Start everything in `folder`. If this fails at any point, `_clear` removes what was started."""
     ip = _ip(packages)
     network = machine.free_network(ip, 19)
     state = _State(
@@ -196,7 +214,7 @@ def _bring_up(folder: Path, packages: Path, suite: str, stores: Sequence[Store],
         packages=str(packages),
         network=str(network),
         registry=f"127.0.0.1:{machine.free_port()}",
-        # Of this process until all is up, detached or not.
+        # Until everything runs, this process is the owner, even of a detached start.
         owner=(os.getpid(), machine.started(os.getpid())),
     )
     state.write(folder)
@@ -205,7 +223,7 @@ def _bring_up(folder: Path, packages: Path, suite: str, stores: Sequence[Store],
     registry = daemon(_registry_command(folder, state), folder / "registry.log")
     dockerds = {}
     for store, block in zip(stores, network.subnets(new_prefix=20), strict=False):
-        # Half of the block is for networks that users of the engine create.
+        # Half of the addresses are for networks that users of the engine create.
         pool, rest = block.subnets()
         bridge = f"pda{folder.name.rpartition('-')[2]}{store[0]}"
         machine.add_bridge(ip, bridge, next(rest.subnets(new_prefix=24)))
@@ -231,17 +249,17 @@ def _bring_up(folder: Path, packages: Path, suite: str, stores: Sequence[Store],
 
 
 def _registry_command(folder: Path, state: _State) -> list[str]:
-    """Write the registry's configuration and return the command that runs it."""
+    """Write the registry's configuration, and return the command that runs the registry."""
     storage = {"filesystem": {"rootdirectory": f"{folder}/registry"}, "delete": {"enabled": True}}
     config = {"version": "0.1", "storage": storage, "http": {"addr": state.registry}}
-    # The registry reads YAML, which JSON is.
+    # The registry reads YAML. JSON is a subset of YAML.
     path = folder / "registry.json"
     path.write_text(json.dumps(config))
     return ["docker-registry", "serve", str(path)]
 
 
 def _dockerd_command(folder: Path, state: _State, store: Store, bridge: str, pool: ipaddress.IPv4Network) -> list[str]:
-    """Write an engine's and its client's configuration; return the command that runs the engine."""
+    """Write the configuration of an engine and its client, and return the command that runs the engine."""
     home = folder / store
     plugin = "libexec/docker/cli-plugins/docker-buildx"
     client = home / "client" / "cli-plugins" / "docker-buildx"
@@ -250,15 +268,15 @@ def _dockerd_command(folder: Path, state: _State, store: Store, bridge: str, poo
     config = {
         "features": {"containerd-snapshotter": store == "containerd"},
         "registry-mirrors": [f"http://{state.registry}"],
-        # Without a bridge of their own, engines delete each other's.
+        # Engines that share a bridge delete it for each other.
         "bridge": bridge,
         "default-address-pools": [{"base": str(pool), "size": 24}],
-        # The machine has one NAT table, in which two engines get in each other's way.
+        # The machine has one NAT table, and two engines would overwrite each other's rules.
         "iptables": False,
         "ip6tables": False,
-        # Forwarding would turn the machine into a router, and without iptables an open one.
+        # Forwarding without iptables would make the machine an open router.
         "ip-forward": False,
-        # So that `_clear` finds the containers' groups.
+        # `_clear` finds the control groups of containers by this name.
         "cgroup-parent": f"/{folder.name}",
         "exec-opts": ["native.cgroupdriver=cgroupfs"],
     }
@@ -274,7 +292,7 @@ def _dockerd_command(folder: Path, state: _State, store: Store, bridge: str, poo
 
 
 def _running(folder: Path, state: _State) -> PrivateDocker:
-    """Describe a start from its state."""
+    """Return the engines and the registry of a start from its state."""
     return PrivateDocker(
         folder=folder,
         suite=state.suite,
@@ -286,7 +304,7 @@ def _running(folder: Path, state: _State) -> PrivateDocker:
 
 
 def _engines(folder: Path, state: _State) -> dict[Store, Engine]:
-    """Describe the engines of a start, for users with this process's environment."""
+    """Return the engines of a start. Their environments are based on that of this process."""
     engines: dict[Store, Engine] = {}
     for store in state.stores:
         home = folder / store
@@ -299,7 +317,7 @@ def _engines(folder: Path, state: _State) -> dict[Store, Engine]:
 
 
 def _environment(packages: Path) -> dict[str, str]:
-    """Return this process's environment with the unpacked programs, and no one's Docker settings."""
+    """Return this process's environment with the unpacked programs on PATH, and without Docker's variables."""
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("DOCKER_", "BUILDX_", "BUILDKIT_"))
     }
@@ -310,13 +328,13 @@ def _environment(packages: Path) -> dict[str, str]:
 
 
 def _ip(packages: Path) -> list[str]:
-    """Return the command `ip`: the machine's if it has one, else busybox's."""
+    """Return the command `ip` of the machine, or that of busybox if the machine has none."""
     ip = shutil.which("ip")
     return [ip] if ip else [f"{packages}/amd64/usr/bin/busybox", "ip"]
 
 
 def _clear(folder: Path) -> None:
-    """Remove all traces of the start in `folder`, however far it came; the folder goes last."""
+    """Remove all traces of a complete or incomplete start in `folder`. The folder is removed last."""
     if not folder.exists():
         return
     machine.stop_daemons(folder)
@@ -329,7 +347,7 @@ def _clear(folder: Path) -> None:
 
 
 def _sweep() -> list[Path]:
-    """Remove what is left of starts whose process is gone, and return their folders."""
+    """Remove the starts whose process has ended, and return their folders."""
     leftovers = []
     for folder in machine.folders(_NAME):
         state = _State.read(folder)
@@ -340,14 +358,14 @@ def _sweep() -> list[Path]:
 
 
 def _is_up(folder: Path, state: _State) -> bool:
-    """Return whether somebody can still want the start in `folder`."""
+    """Return whether the start in `folder` can still be in use."""
     if state.owner:
         return machine.started(state.owner[0]) == state.owner[1]
     return bool(machine.daemons(folder))
 
 
 def _log_tails(folder: Path) -> str:
-    """Return the last lines of every daemon's log, for an error's text."""
+    """Return the last lines of each daemon's log, for an error message."""
     return "".join(
         f"\n--- {log.name}:\n" + "\n".join(log.read_text(errors="replace").splitlines()[-8:])
         for log in sorted(folder.glob("*.log"))
@@ -355,24 +373,24 @@ def _log_tails(folder: Path) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line: `start`, `stop` or `status`; return the exit code."""
-    parser = argparse.ArgumentParser(description="Docker Engines for trying things out.")
+    """Run the command line `start`, `stop` or `status`, and return the exit code."""
+    parser = argparse.ArgumentParser(description="Start and stop private Docker Engines.")
     commands = parser.add_subparsers(dest="command", required=True)
-    starting = commands.add_parser("start", help='bring engines up: eval "$(... start)"')
-    starting.add_argument("--suite", choices=["trixie", "sid"], default="trixie")
-    starting.add_argument("--store", choices=[*STORES, "both"], default="both")
-    commands.add_parser("stop", help="remove all that start brought up, and leftovers")
-    commands.add_parser("status", help="show what is up")
+    starting = commands.add_parser("start", help='start engines: eval "$(scripts/private-docker start)"')
+    starting.add_argument("--suite", choices=["trixie", "sid"], default="trixie", help="release of Debian")
+    starting.add_argument("--store", choices=[*STORES, "both"], default="both", help="image store")
+    commands.add_parser("stop", help="remove the engines that `start` started, and leftovers of killed runs")
+    commands.add_parser("status", help="list the engines that run")
     options = parser.parse_args(arguments)
     try:
-        _obey(options)
+        _run_command(options)
     except (EngineUnavailable, CommandFailed, OSError) as error:
         print(f"ERROR {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def _obey(options: argparse.Namespace) -> None:
+def _run_command(options: argparse.Namespace) -> None:
     if reason := why_not():
         raise EngineUnavailable(reason)
     if options.command == "start":
@@ -381,19 +399,18 @@ def _obey(options: argparse.Namespace) -> None:
     elif options.command == "stop":
         _stop_detached()
     else:
-        print("\n".join(map(_describe, machine.folders(_NAME))) or "nothing is up")
+        print("\n".join(map(_describe, machine.folders(_NAME))) or "no engines run")
 
 
 def _detached(suite: str, stores: Sequence[Store]) -> PrivateDocker:
-    """Return what an earlier `start` of this kind brought up, or start."""
+    """Return the running engines of an earlier detached start, or start new ones."""
     for folder in machine.folders(_NAME):
         state = _State.read(folder)
         if not state or state.owner or not _is_up(folder, state):
             continue
         if state.suite == suite and {*stores} <= {*state.stores}:
-            print(f"{folder} is up already", file=sys.stderr)
+            print(f"the engines in {folder} already run", file=sys.stderr)
             return _running(folder, state)
-    print(f"starting Docker of {suite}, for which packages are fetched the first time", file=sys.stderr)
     docker = start(suite, stores, detached=True)
     versions = f"Docker {docker.docker_version}, buildx {docker.buildx_version}"
     print(f"{versions}; log files in {docker.folder}", file=sys.stderr)
@@ -401,8 +418,8 @@ def _detached(suite: str, stores: Sequence[Store]) -> PrivateDocker:
 
 
 def _exports(docker: PrivateDocker) -> str:
-    """Return shell commands that make an engine of `docker` the shell's own."""
-    # Where there are both, the one that Docker Desktop and fresh installations have.
+    """Return shell commands that set the environment for an engine of `docker`."""
+    # The containerd store is preferred, because Docker Desktop and new installations use it.
     engine = docker.engines.get("containerd") or next(iter(docker.engines.values()))
     values = {name: engine.environment[name] for name in ("DOCKER_HOST", "DOCKER_CONFIG", "PATH")}
     values["REGISTRY"] = docker.registry.address
@@ -419,7 +436,7 @@ def _stop_detached() -> None:
             if state and not state.owner:
                 _clear(folder)
                 gone.append(folder)
-    print("\n".join(f"stopped {folder}" for folder in gone) or "nothing was up", file=sys.stderr)
+    print("\n".join(f"stopped {folder}" for folder in gone) or "no engines were running", file=sys.stderr)
 
 
 def _describe(folder: Path) -> str:
@@ -431,7 +448,3 @@ def _describe(folder: Path) -> str:
     owner = f"of process {state.owner[0]}" if state.owner else "detached"
     versions = f"Docker {state.docker_version}, buildx {state.buildx_version}"
     return f"{folder}: {versions} from {state.suite}, {stores}, registry {state.registry}, {owner}"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""What a registry holds under a name: read over HTTP, without anything of the package under test."""
+"""Reads an image from a registry over HTTP. It uses nothing of the package under test."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ MANIFESTS = ("application/vnd.oci.image.manifest.v1+json", "application/vnd.dock
 
 @dataclass(frozen=True)
 class Published:
-    """One image of a registry for plain HTTP, ``127.0.0.1:PORT/name:tag``."""
+    """One image in a registry with plain HTTP, ``127.0.0.1:PORT/name:tag``."""
 
     reference: str
     password: str | None = None
-    """As in the header `Authorization: Basic`, for a registry that wants one."""
+    """Encoded credentials for the header `Authorization: Basic`; `None` for a registry without authentication."""
 
     @property
     def _address(self) -> str:
@@ -35,28 +35,33 @@ class Published:
         return body
 
     def manifest(self, digest: str | None = None) -> dict[str, Any]:
-        """The manifest or index under the tag, or the one of a digest."""
+        """Return the manifest or index with the tag, or the one with a digest."""
         name = digest or self.reference.rpartition(":")[2]
         found: dict[str, Any] = json.loads(self._get(f"manifests/{name}", INDEXES + MANIFESTS))
         return found
+
+    def digest(self) -> str:
+        """The digest of the manifest or index under the tag."""
+        content = self._get(f"manifests/{self.reference.rpartition(':')[2]}", INDEXES + MANIFESTS)
+        return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
     @property
     def is_one_manifest(self) -> bool:
         return self.manifest()["mediaType"] in MANIFESTS
 
     def platforms(self) -> list[str]:
-        """The platforms of an index, ``unknown/unknown`` for an attestation's."""
-        return ["{os}/{architecture}".format(**each["platform"]) for each in self.manifest()["manifests"]]
+        """Return the platforms in an index. An attestation has the platform ``unknown/unknown``."""
+        return ["{os}/{architecture}".format(**entry["platform"]) for entry in self.manifest()["manifests"]]
 
-    def config(self) -> dict[str, Any]:
-        """The config of a single manifest."""
-        found: dict[str, Any] = json.loads(self._get(f"blobs/{self.manifest()['config']['digest']}"))
+    def config(self, digest: str | None = None) -> dict[str, Any]:
+        """Return the config of the manifest with the tag, or of the manifest with a digest."""
+        found: dict[str, Any] = json.loads(self._get(f"blobs/{self.manifest(digest)['config']['digest']}"))
         return found
 
-    def layers_match(self) -> list[bool]:
-        """For each layer of a single manifest, whether its content is what the config says."""
-        blobs = [self._get(f"blobs/{layer['digest']}") for layer in self.manifest()["layers"]]
+    def layers_match(self, digest: str | None = None) -> list[bool]:
+        """Return for each layer of such a manifest whether its content matches the config."""
+        blobs = [self._get(f"blobs/{layer['digest']}") for layer in self.manifest(digest)["layers"]]
         digests = [f"sha256:{hashlib.sha256(gzip.decompress(blob)).hexdigest()}" for blob in blobs]
-        diff_ids = self.config()["rootfs"]["diff_ids"]
+        diff_ids = self.config(digest)["rootfs"]["diff_ids"]
         assert len(digests) == len(diff_ids)
         return [digest == diff_id for digest, diff_id in zip(digests, diff_ids, strict=True)]

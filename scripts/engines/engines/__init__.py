@@ -1,0 +1,1 @@
+"""Docker Engines and registries for tests, demo and benchmarks."""
