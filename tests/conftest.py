@@ -2,128 +2,301 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
+import platform
+import re
 import shutil
 import signal
-import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
-import private_docker as machine
+from engines import container_registry, contents, existing, private, progress
+from engines.existing import ExistingDocker, Found
+from engines.machine import EngineUnavailable
+from support.remote_builder import builder_machine, far, far_in_use, fleet_in_use, own_configuration  # noqa: F401 fixtures
 
-# After Prefect, which loads docker-py lazily, `from docker.errors import ...` of a test would load that module twice.
+# Prefect loads docker-py lazily. If Prefect came first, `from docker.errors import ...` would load that module twice.
 importlib.import_module("docker")
 
 if TYPE_CHECKING:
-    from private_docker import Engine, PrivateDocker, Registry
+    from engines.private import Engine, PrivateDocker, Registry, Store
 
-# What tests set for themselves. (pytest-env of 2025, which the matrix meets, cannot unset a variable.)
+# Tests set these variables themselves. (The oldest pytest-env in the matrix cannot unset a variable.)
 for name in ("PREFECT_DOCKER_DISABLE_ATTESTATIONS", "PREFECT_DOCKER_ATTEST_AUTOLOAD"):
     os.environ.pop(name, None)
 
-# A shell that starts this in the background makes it and its children deaf to Ctrl-C, which some tests press.
+# A shell that starts pytest in the background disables Ctrl-C for it and its children. Some tests need Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Setting = Callable[[bool], AbstractContextManager[Any]]
-"""Turns the setting on or off within a ``with``."""
+"""Turns the setting on or off inside a ``with``."""
+
+FOUND = pytest.StashKey[Found]()
+"""The existing engine; not set if tests run on private engines."""
+
+DockerInUse: TypeAlias = "PrivateDocker | ExistingDocker"
+"""The engines of a session."""
+
+PLATFORMS = {"linux/amd64", "linux/arm64"}
 
 ENGINES = pytest.StashKey[str]()
-"""The versions of the private engines, once they are up."""
+"""The engines and their versions. The versions of private engines are known after their start."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--suite", default="trixie", help="the suite of Debian that the engines come from: trixie or sid")
+    parser.addoption(
+        "--engine",
+        choices=["existing", "private"],
+        help="existing: the engine that the docker CLI talks to; private: engines from Debian's packages, as root "
+        "(default: existing where there is one and --suite is not given)",
+    )
+    parser.addoption("--suite", help="the suite of Debian that private engines come from: trixie (default) or sid")
 
 
-def pytest_report_header() -> str:
+def pytest_configure(config: pytest.Config) -> None:
+    # A row of the matrix (tox.ini) must fail if it has other versions than its name.
+    found = {"PYTHON": platform.python_version(), "PREFECT": version("prefect"), "DOCKER": version("docker")}
+    for name, number in found.items():
+        expected = os.environ.get(f"EXPECTED_{name}", "")
+        if not SpecifierSet(expected).contains(number, prereleases=True):
+            raise pytest.UsageError(f"EXPECTED_{name} is {expected}, but {number} is here")
+    # Long operations show their progress directly, without pytest's capturing.
+    capture: Any = config.pluginmanager.getplugin("capturemanager")
+
+    def show(text: str) -> None:
+        with capture.global_and_fixture_disabled():
+            progress.to_stderr(text)
+
+    progress.show = show
+    _choose_engine(config)
+    coverage: Any = config.pluginmanager.getplugin("_cov")
+    if coverage and (FOUND in config.stash or private.why_not()):
+        # Tests that need private engines are skipped, so the coverage is less than `fail_under`.
+        coverage.options.cov_fail_under = None
+
+
+def _choose_engine(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "private(reason): needs private engines: an existing one is somebody's")
+    choice = config.getoption("--engine") or ("private" if config.getoption("--suite") else "")
+    if choice == "private":
+        return
+    try:
+        found = config.stash[FOUND] = existing.find()
+    except EngineUnavailable as error:
+        if choice:
+            raise pytest.UsageError(f"--engine=existing: {error}") from error
+        return
+    # `support.names` reads this variable when it is imported, so it must not be imported before.
+    assert "support.names" not in sys.modules
+    os.environ["TESTS_BASE_IMAGE"] = found.base_image
+    config.stash[ENGINES] = (
+        f"the engine at {found.host}: Docker {found.docker_version}, {found.store} image store, "
+        f"buildx {found.buildx_version}"
+    )
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
     names = ("prefect", "prefect-docker", "docker", "pydantic-settings")
-    return ", ".join(f"{name} {version(name)}" for name in names)
+    versions = ", ".join(f"{name} {version(name)}" for name in names)
+    return [versions, f"engines of tests: {config.stash.get(ENGINES, 'private ones')}"]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run tests with the fixture `engine` on each available image store, unless a test names the stores itself."""
+    named = [mark for mark in metafunc.definition.iter_markers("parametrize") if mark.args[0] == "engine"]
+    if "engine" in metafunc.fixturenames and not named:
+        found = metafunc.config.stash.get(FOUND, None)
+        metafunc.parametrize("engine", [found.store] if found else private.STORES, indirect=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # A session of engines takes seconds to start: pure tests fail first.
+    # Tests without an engine come first, because the engines take seconds to start.
     order = {"unit": 0, "startup": 1, "engine": 2}
     items.sort(key=lambda item: order.get(item.path.relative_to(Path(__file__).parent).parts[0], 3))
 
 
-def missing(reason: str) -> None:
-    """Skip a test that lacks something of the machine; in CI, where nothing may be missing, fail it."""
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    mark = item.get_closest_marker("private")
+    if mark and FOUND in item.config.stash:
+        pytest.skip(f"{mark.args[0]} (--engine=private)")
+
+
+def missing(reason: str) -> NoReturn:
+    """Skip a test because the machine lacks something. In CI, where nothing may be missing, fail it."""
     if os.environ.get("CI"):
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
 
 
+def debian_only() -> None:
+    """Skip a test on systems other than Debian, because it unpacks Debian's packages. It is also skipped in CI."""
+    release = Path("/etc/os-release")
+    if not (release.exists() and re.search(r"^ID=\"?debian\b", release.read_text(), re.MULTILINE)):
+        pytest.skip("unpacks packages of Debian")
+
+
 @pytest.fixture(scope="session")
 def private_docker(request: pytest.FixtureRequest) -> Iterator[PrivateDocker]:
-    """Two engines, one of each image store, and a registry, for the whole session."""
-    reason = machine.why_not()
+    """Two engines, one with each image store, and a registry, for the whole session."""
+    if FOUND in request.config.stash:
+        pytest.skip("needs an engine of each image store, and a registry that is their Docker Hub (--engine=private)")
+    reason = private.why_not()
     if reason:
         missing(reason)
-    with machine.start(request.config.getoption("--suite")) as docker:
+    with private.start(request.config.getoption("--suite") or "trixie") as docker:
         request.config.stash[ENGINES] = (
             f"Docker {docker.docker_version}, buildx {docker.buildx_version} ({docker.suite})"
         )
         yield docker
+        _check_names(docker)
+
+
+def _check_names(docker: PrivateDocker) -> None:
+    """Fail if tests used names that would not be removed from an existing engine."""
+    own, of_private = existing.own_names(docker.registry.address), ("busybox:", "prefecthq/prefect:", "mine/")
+    names = {name for engine in docker.engines.values() for _, name in contents.of(engine).images}
+    strange = [name for name in names - {contents.NO_NAME} if not own.match(name) and not name.startswith(of_private)]
+    assert not strange, f"names of images in tests begin with {existing.PREFIX}/ or the address of their registry"
+
+
+@pytest.fixture(scope="session")
+def existing_docker(request: pytest.FixtureRequest) -> ExistingDocker:
+    """The engine that the docker CLI talks to."""
+    # The cleanup runs after all tests, because the time for the end of a test is limited.
+    stack = contextlib.ExitStack()
+    request.config.add_cleanup(stack.close)
+    try:
+        return stack.enter_context(existing.start(request.config.stash[FOUND]))
+    except EngineUnavailable as error:
+        missing(str(error))
+
+
+@pytest.fixture(scope="session")
+def docker_in_use(request: pytest.FixtureRequest) -> DockerInUse:
+    """The engines of this session: one with each image store, or the existing one."""
+    docker: DockerInUse = request.getfixturevalue(
+        "existing_docker" if FOUND in request.config.stash else "private_docker"
+    )
+    return docker
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    # Of a row of the matrix only the suite is known beforehand.
+    # The name of a row in the matrix has only the suite, not the versions.
     if ENGINES in config.stash:
         terminalreporter.write_line(config.stash[ENGINES])
 
 
 @pytest.fixture(scope="session")
-def registry(private_docker: PrivateDocker) -> Registry:
-    """A registry, which is also the engines' mirror of Docker Hub."""
-    return private_docker.registry
+def registry(docker_in_use: DockerInUse) -> Registry:
+    """A registry. Private engines also use it as a mirror of Docker Hub."""
+    if docker_in_use.registry is None:
+        missing(docker_in_use.no_registry)
+    return docker_in_use.registry
 
 
-def _used(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Engine:
+@pytest.fixture(scope="session")
+def registry_program(
+    request: pytest.FixtureRequest, docker_in_use: DockerInUse, tmp_path_factory: pytest.TempPathFactory
+) -> str:
+    """The path of a registry program, for tests that start their own registries."""
+    if isinstance(docker_in_use, ExistingDocker):
+        request.getfixturevalue("engine_is_here")
+        request.getfixturevalue("registry")
+        return container_registry.program(
+            docker_in_use.engine, existing.PREFIX, existing.PREFIX, tmp_path_factory.mktemp("registry")
+        )
+    (engine, *_) = docker_in_use.engines.values()
+    program = shutil.which("docker-registry", path=engine.environment["PATH"])
+    assert program
+    return program
+
+
+@pytest.fixture(scope="session")
+def amd64(docker_in_use: DockerInUse) -> None:
+    """The engine's own platform is linux/amd64."""
+    if isinstance(docker_in_use, ExistingDocker) and docker_in_use.found.architecture != "amd64":
+        pytest.skip(f"expects an engine on amd64; this one is on {docker_in_use.found.architecture}")
+
+
+@pytest.fixture(scope="session")
+def both_platforms(docker_in_use: DockerInUse) -> None:
+    """The base image exists for linux/amd64 and for linux/arm64."""
+    if isinstance(docker_in_use, ExistingDocker) and (lacking := PLATFORMS - docker_in_use.base_platforms):
+        missing(f"no base image can be had for {', '.join(lacking)}")
+
+
+@pytest.fixture(scope="session")
+def emulation(docker_in_use: DockerInUse, both_platforms: None) -> None:  # noqa: ARG001
+    """The engine runs programs for linux/amd64 and for linux/arm64."""
+    if isinstance(docker_in_use, ExistingDocker):
+        lacking = PLATFORMS - {*existing.platforms(docker_in_use.engine)}
+        if lacking:
+            missing(f"the engine runs no programs for {', '.join(lacking)}: install qemu-user-static (Debian, Ubuntu)")
+
+
+@pytest.fixture(scope="session")
+def engine_is_here(docker_in_use: DockerInUse) -> None:
+    """The engine runs on this machine and not in a virtual one, so that tests see its processes and its network."""
+    if isinstance(docker_in_use, ExistingDocker) and not existing.reaches_this_machine(docker_in_use.engine):
+        pytest.skip("expects an engine on this machine's own network and kernel")
+
+
+def _used(docker: DockerInUse, store: Store, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    engine = docker.engines.get(store)
+    if not engine:
+        pytest.skip(f"the engine here has another image store than {store}")
     for name in [name for name in os.environ if name.startswith(("DOCKER_", "BUILDX_", "BUILDKIT_"))]:
         monkeypatch.delenv(name)
-    for name in ("DOCKER_HOST", "DOCKER_CONFIG", "PATH"):
-        monkeypatch.setenv(name, engine.environment[name])
-    if engine.store == "graphdriver":
-        # That store has one platform under a tag, and the test before may have left it another machine's.
-        engine.run("docker", "image", "rm", "--force", "busybox", check=False)
+    for name, value in engine.environment.items():
+        if name.startswith("DOCKER_") or name == "PATH":
+            monkeypatch.setenv(name, value)
+    if engine.store == "graphdriver" and docker.registry:
+        from support.names import BUSYBOX
+
+        # This store has one platform for a tag, and an earlier test may have pulled another platform.
+        engine.run("docker", "image", "rm", "--force", BUSYBOX, check=False)
     return engine
 
 
-@pytest.fixture(params=machine.STORES)
-def engine(request: pytest.FixtureRequest, private_docker: PrivateDocker, monkeypatch: pytest.MonkeyPatch) -> Engine:
-    """The engine that this process talks to, once with each image store."""
-    return _used(private_docker.engines[request.param], monkeypatch)
+@pytest.fixture
+def engine(
+    request: pytest.FixtureRequest,
+    docker_in_use: DockerInUse,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Engine:
+    """The engine that this process uses. The test runs once with each image store."""
+    return _used(docker_in_use, request.param, monkeypatch)
 
 
 @pytest.fixture
-def containerd_engine(private_docker: PrivateDocker, monkeypatch: pytest.MonkeyPatch) -> Engine:
-    return _used(private_docker.engines["containerd"], monkeypatch)
+def containerd_engine(docker_in_use: DockerInUse, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    return _used(docker_in_use, "containerd", monkeypatch)
 
 
 @pytest.fixture
-def graphdriver_engine(private_docker: PrivateDocker, monkeypatch: pytest.MonkeyPatch) -> Engine:
-    return _used(private_docker.engines["graphdriver"], monkeypatch)
+def graphdriver_engine(docker_in_use: DockerInUse, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    return _used(docker_in_use, "graphdriver", monkeypatch)
 
 
 @pytest.fixture
-def some_engine(request: pytest.FixtureRequest) -> None:
-    """Any engine with buildx: the one that is there, else a private one."""
-    docker = shutil.which("docker")
-    probes = (["info"], ["buildx", "version"])
-    if docker and all(subprocess.run([docker, *p], capture_output=True, check=False).returncode == 0 for p in probes):
-        return
-    request.getfixturevalue("containerd_engine")
+def some_engine(docker_in_use: DockerInUse, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """An engine, preferably with the containerd image store."""
+    store: Store = "containerd" if "containerd" in docker_in_use.engines else "graphdriver"
+    return _used(docker_in_use, store, monkeypatch)
 
 
 @pytest.fixture
 def setting() -> Setting:
-    """A function that turns the setting on or off within a ``with``."""
+    """A function that turns the setting on or off inside a ``with``."""
     from prefect.settings import PREFECT_DOCKER_DISABLE_ATTESTATIONS, temporary_settings
 
     return lambda value: temporary_settings({PREFECT_DOCKER_DISABLE_ATTESTATIONS: value})

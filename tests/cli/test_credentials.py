@@ -1,4 +1,4 @@
-"""`inspect` with docker's own credentials, at a registry that wants a password and at one that wants a token."""
+"""`inspect` with docker's credentials, for a registry that requires a password, and one that requires a token."""
 
 from __future__ import annotations
 
@@ -18,14 +18,19 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from guarded import BASIC, GIVES_PASSWORD, PASSWORD, USER, guarded_registry, write_docker_config, write_helper
-from pushing import push_image, started_registry, tar_layer
+from prefect_docker_attest.images.documents import ImageError
+from prefect_docker_attest.images.reference import Reference
+from prefect_docker_attest.images.registry import Repository
+from prefect_docker_attest.images.tagging import put_tag
+from support.guarded import BASIC, GIVES_PASSWORD, PASSWORD, USER, guarded_registry, write_docker_config, write_helper
+from support.hostile import Answer, hostile_server
+from support.pushing import digest, push_image, started_registry, tar_layer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from cli.shipped import Run
+    from support.shipped import Run
 
 REFRESH = "s3cret-refresh-token"
 
@@ -35,7 +40,7 @@ def _encoded(data: bytes) -> str:
 
 
 class Tokens(ThreadingHTTPServer):
-    """Gives tokens as Docker Hub, GHCR and others do: by password to GET, by refresh token to POST."""
+    """A token server like that of Docker Hub or GHCR: GET with a password, POST with a refresh token."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _TokenRequest)
@@ -84,7 +89,7 @@ class _TokenRequest(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def guarded(program: str, tmp_path: Path) -> Iterator[str]:
-    """The name of an image in a registry that wants a password."""
+    """The name of an image in a registry that requires a password."""
     with guarded_registry(program, tmp_path) as address:
         basic = {"Authorization": f"Basic {BASIC}"}
         push_image(f"http://{address}/v2/team/app", tar_layer("guarded"), tag="v1", headers=basic)
@@ -101,7 +106,7 @@ def tokens() -> Iterator[Tokens]:
 
 @pytest.fixture
 def by_token(program: str, tokens: Tokens, tmp_path: Path) -> Iterator[str]:
-    """The name of an image in a registry that wants a token."""
+    """The name of an image in a registry that requires a token."""
     (tmp_path / "bundle.pem").write_bytes(tokens.certificate.public_bytes(Encoding.PEM))
     auth = {"realm": tokens.url, "service": "registry", "issuer": "tokens", "rootcertbundle": f"{tmp_path}/bundle.pem"}
     with started_registry(program, tmp_path, auth={"token": auth}) as address:
@@ -111,42 +116,42 @@ def by_token(program: str, tokens: Tokens, tmp_path: Path) -> Iterator[str]:
 
 
 def _path_of(folder: Path, script: str) -> str:
-    """A PATH on which this is the credential helper `docker-credential-vault`."""
+    """Return a PATH with this script as the credential helper `docker-credential-vault`."""
     write_helper(folder, script)
     return f"{folder}:/usr/bin:/bin"
 
 
-def test_without_a_password_it_says_where_to_log_in(run: Run, guarded: str) -> None:
-    said = run("inspect", guarded)
+def test_without_a_password_the_login_command_is_shown(run: Run, guarded: str) -> None:
+    result = run("inspect", guarded)
 
-    assert said.code == 1
-    assert "answers 401 Unauthorized (authentication required) for team/app:v1" in said.err
-    assert f"`docker login {guarded.partition('/')[0]}`" in said.err
+    assert result.code == 1
+    assert "answers 401 Unauthorized (authentication required) for team/app:v1" in result.err
+    assert f"`docker login {guarded.partition('/')[0]}`" in result.err
 
 
 def test_the_password_of_docker_login(run: Run, guarded: str, tmp_path: Path) -> None:
     config = write_docker_config(tmp_path, {"auths": {guarded.partition("/")[0]: {"auth": BASIC}}})
-    said = run("inspect", guarded, "--json", "--fail-on-corruption", DOCKER_CONFIG=config)
+    result = run("inspect", guarded, "--json", "--fail-on-corruption", DOCKER_CONFIG=config)
 
-    assert (said.code, said.err) == (0, "")
-    assert PASSWORD not in said.out
+    assert (result.code, result.err) == (0, "")
+    assert PASSWORD not in result.out
 
 
 def test_the_password_of_a_credential_helper(run: Run, guarded: str, tmp_path: Path) -> None:
     path = _path_of(tmp_path, GIVES_PASSWORD)
     config = write_docker_config(tmp_path, {"credHelpers": {guarded.partition("/")[0]: "vault"}})
-    said = run("inspect", guarded, "--fail-on-corruption", DOCKER_CONFIG=config, PATH=path)
+    result = run("inspect", guarded, "--fail-on-corruption", DOCKER_CONFIG=config, PATH=path)
 
-    assert (said.code, said.err) == (0, "")
-    assert PASSWORD not in said.out
+    assert (result.code, result.err) == (0, "")
+    assert PASSWORD not in result.out
 
 
 @pytest.mark.parametrize(
     ("script", "reason"),
     [
-        (f"echo wrong {PASSWORD}; exit 1", "failed. See credsStore"),
+        (f"echo wrong {PASSWORD}; exit 1", "failed.\nTIP Check credsStore"),
         (f"""echo '{{"Username": "eve", "Secret": "{PASSWORD}"}}'""", "401 Unauthorized"),
-        (None, "docker-credential-vault not installed or not available in PATH"),
+        (None, "is not installed or is not on PATH"),
     ],
 )
 def test_a_wrong_password_or_a_broken_helper_is_an_error_without_the_secret(
@@ -154,33 +159,64 @@ def test_a_wrong_password_or_a_broken_helper_is_an_error_without_the_secret(
 ) -> None:
     path = _path_of(tmp_path, script) if script else "/usr/bin:/bin"
     config = write_docker_config(tmp_path, {"credsStore": "vault"})
-    said = run("inspect", guarded, "--json", DOCKER_CONFIG=config, PATH=path)
+    result = run("inspect", guarded, "--json", DOCKER_CONFIG=config, PATH=path)
 
-    assert said.code == 1
-    assert reason in said.err
-    assert PASSWORD not in said.out + said.err
+    assert result.code == 1
+    assert reason in result.err
+    assert PASSWORD not in result.out + result.err
 
 
 def test_a_token_for_the_password_of_docker_login(run: Run, by_token: str, tokens: Tokens, tmp_path: Path) -> None:
     config = write_docker_config(tmp_path, {"auths": {by_token.partition("/")[0]: {"auth": BASIC}}})
-    said = run("inspect", by_token, "--fail-on-corruption", DOCKER_CONFIG=config)
+    result = run("inspect", by_token, "--fail-on-corruption", DOCKER_CONFIG=config)
 
-    assert (said.code, said.err) == (0, "")
+    assert (result.code, result.err) == (0, "")
     assert tokens.asked == ["GET repository:team/app:pull"]
 
 
 def test_a_token_for_the_identity_token_of_a_helper(run: Run, by_token: str, tokens: Tokens, tmp_path: Path) -> None:
     path = _path_of(tmp_path, f"""echo '{{"Username": "<token>", "Secret": "{REFRESH}"}}'""")
     config = write_docker_config(tmp_path, {"credsStore": "vault"})
-    said = run("inspect", by_token, "--fail-on-corruption", DOCKER_CONFIG=config, PATH=path)
+    result = run("inspect", by_token, "--fail-on-corruption", DOCKER_CONFIG=config, PATH=path)
 
-    assert (said.code, said.err) == (0, "")
+    assert (result.code, result.err) == (0, "")
     assert tokens.asked == ["POST repository:team/app:pull"]
-    assert REFRESH not in said.out
+    assert REFRESH not in result.out
 
 
 def test_no_token_without_a_password(run: Run, by_token: str) -> None:
-    said = run("inspect", by_token)
+    result = run("inspect", by_token)
 
-    assert said.code == 1
-    assert "answers 401 Unauthorized (wrong password) for team/app:v1" in said.err
+    assert result.code == 1
+    assert "answers 401 Unauthorized (wrong password) for team/app:v1" in result.err
+
+
+def test_a_tag_is_put_by_a_token_of_its_own(by_token: str, tokens: Tokens) -> None:
+    published = Reference.parse(by_token)
+    credentials = {"Username": USER, "Password": PASSWORD}
+    with Repository(published, credentials) as repository:
+        media_type, content = repository.document("manifests/v1", None)
+    size = put_tag(Reference.parse(f"{published.name}:v2"), digest(content), credentials)
+
+    assert size == len(content)
+    with Repository(published, credentials) as repository:
+        assert repository.document("manifests/v2", digest(content)) == (media_type, content)
+    assert tokens.asked[1] == "GET repository:team/app:pull"
+    # The registry names what the token must allow in any order.
+    assert tokens.asked[2] in ("GET repository:team/app:pull,push", "GET repository:team/app:push,pull")
+
+
+def test_a_tag_that_a_token_does_not_allow_is_not_moved(by_token: str) -> None:
+    with pytest.raises(ImageError, match="401 Unauthorized") as refused:
+        put_tag(Reference.parse(by_token), f"sha256:{'0' * 64}", {})
+    assert refused.value.tip.startswith(f"Run `docker login {by_token.partition('/')[0]}`.")
+
+
+def test_a_registry_can_accept_a_tag_with_any_successful_status() -> None:
+    with hostile_server() as server:
+        image = server.image("v1", tar_layer("x"))
+        server.answers["x/manifests/v2"] = Answer(status=202)
+        assert put_tag(Reference.parse(f"{server.address}/x:v2"), image["digest"], {}) == image["size"]
+        server.answers["x/manifests/v2"] = Answer(status=304)
+        with pytest.raises(ImageError, match="304 Not Modified"):
+            put_tag(Reference.parse(f"{server.address}/x:v2"), image["digest"], {})

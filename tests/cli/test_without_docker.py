@@ -1,4 +1,4 @@
-"""What the command makes of what it was told: pure functions, without Docker."""
+"""The functions of the command that do not need Docker."""
 
 from __future__ import annotations
 
@@ -11,11 +11,19 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import zstandard
 
-from prefect_docker_attest import doctor_engine, doctor_python, layers, manifest
-from prefect_docker_attest.doctor import gather
-from prefect_docker_attest.inspection import Image, ImageError, Inspection, republishing
-from prefect_docker_attest.registry import Reference
+from prefect_docker_attest.doctor import docker_checks, python_checks
+from prefect_docker_attest.doctor.check import Answers, judge_all
+from prefect_docker_attest.doctor.run import ask
+from prefect_docker_attest.doctor.setting_files import UnansweredError
+from prefect_docker_attest.images import compression, layers, manifest
+from prefect_docker_attest.images.documents import ImageError
+from prefect_docker_attest.images.inspection import republishing
+from prefect_docker_attest.images.layer_files import Budget
+from prefect_docker_attest.images.programs import MEMORY, UNCHECKED
+from prefect_docker_attest.images.reference import Reference
+from prefect_docker_attest.images.result import Image, Inspection
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,6 +41,7 @@ DIGEST = "sha256:" + "0" * 64
         ("ghcr.io/a/b/c:v1", ("ghcr.io/a/b/c", "ghcr.io", "a/b/c", "v1", None)),
         ("localhost/app", ("localhost/app", "localhost", "app", "latest", None)),
         ("registry:5000/app", ("registry:5000/app", "registry:5000", "app", "latest", None)),
+        ("Registry.example.com/app", ("Registry.example.com/app", "Registry.example.com", "app", "latest", None)),
         ("[::1]:5000/app", ("[::1]:5000/app", "[::1]:5000", "app", "latest", None)),
         (f"a/b@{DIGEST}", ("a/b", "docker.io", "a/b", None, DIGEST)),
         (f"127.0.0.1:5000/a:v1@{DIGEST}", ("127.0.0.1:5000/a", "127.0.0.1:5000", "a", "v1", DIGEST)),
@@ -43,10 +52,26 @@ def test_the_parts_of_a_name(text: str, parts: tuple[str | None, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", ":", "@", "UPPER", "https://ghcr.io/a", "../a", "a//b:", "host:x/a", "a@sha256:1", "-a"]
+    "text",
+    [
+        "",
+        ":",
+        "@",
+        "UPPER",
+        "https://ghcr.io/a",
+        "../a",
+        "a//b:",
+        "host:x/a",
+        "a@sha256:1",
+        "-a",
+        "a:",
+        "a:v1\n",
+        "/a",
+        "[::1/a",
+    ],
 )
-def test_what_is_no_name(text: str) -> None:
-    with pytest.raises(ImageError, match="is not an image's name"):
+def test_an_invalid_reference_is_rejected(text: str) -> None:
+    with pytest.raises(ImageError, match="is not a valid image name"):
         Reference.parse(text)
 
 
@@ -54,7 +79,7 @@ def _digest(content: bytes) -> str:
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
-TAR = os.urandom(3 * layers.PIECE)
+TAR = b"\0" + os.urandom(1 << 20)  # no magic number of a compression
 
 
 @pytest.mark.parametrize(
@@ -62,12 +87,12 @@ TAR = os.urandom(3 * layers.PIECE)
     [TAR, gzip.compress(TAR, 1), gzip.compress(TAR[:100]) + gzip.compress(TAR[100:], 0)],
     ids=["plain", "gzip", "two gzip members, as of eStargz"],
 )
-@pytest.mark.parametrize("size", [4, 1000, 1 << 30])
+@pytest.mark.parametrize("size", [1, 1000, 1 << 30])
 def test_the_diff_id_of_a_layer(blob: bytes, size: int) -> None:
     pieces = [blob[start : start + size] for start in range(0, min(len(blob), size * 2000), size)]
     pieces.append(blob[size * 2000 :])
 
-    assert layers.diff_id(pieces, _digest(blob)) == _digest(TAR)
+    assert layers.read(pieces, _digest(blob), len(blob), Budget(MEMORY)).diff_id == _digest(TAR)
 
 
 @pytest.mark.parametrize(
@@ -83,12 +108,56 @@ def test_the_diff_id_of_a_layer(blob: bytes, size: int) -> None:
 )
 def test_a_damaged_layer(blob: bytes, digest: str | None) -> None:
     with pytest.raises(layers.LayerDamaged):
-        layers.diff_id([blob], digest or _digest(blob))
+        layers.read([blob], digest or _digest(blob), len(blob), Budget(MEMORY))
 
 
-def test_a_layer_in_zstd_cannot_be_verified() -> None:
-    with pytest.raises(layers.LayerUnverifiable, match="zstd"):
-        layers.diff_id([b"\x28\xb5\x2f\xfd" + b"x" * 100], DIGEST)
+def _zstd(content: bytes, window_log: int = 20) -> bytes:
+    # The flush keeps the size of the frame unknown. If it were known, the window would be small.
+    parameters = zstandard.ZstdCompressionParameters(window_log=window_log, write_checksum=True)
+    compressor = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    flushed = compressor.compress(content[:100]) + compressor.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
+    return bytes(flushed + compressor.compress(content[100:]) + compressor.flush())
+
+
+SKIPPABLE = b"\x50\x2a\x4d\x18\x04\x00\x00\x00abcd"
+
+
+@pytest.fixture(params=["compression.zstd", "backports.zstd", "zstandard"])
+def zstd_module(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Use only one of the modules that read zstd."""
+    pytest.importorskip(request.param)
+    monkeypatch.setattr(compression, "_ZSTD_MODULES", (request.param,))
+
+
+@pytest.mark.usefixtures("zstd_module")
+@pytest.mark.parametrize(
+    "blob",
+    [_zstd(TAR), _zstd(TAR[:1000]) + _zstd(TAR[1000:]), _zstd(TAR) + SKIPPABLE, SKIPPABLE + _zstd(TAR), _zstd(TAR, 26)],
+    ids=["one frame", "two frames", "something at the end", "something in front", "the largest window"],
+)
+def test_the_diff_id_of_a_layer_in_zstd(blob: bytes) -> None:
+    assert layers.read([blob], _digest(blob), len(blob), Budget(MEMORY)).diff_id == _digest(TAR)
+
+
+@pytest.mark.usefixtures("zstd_module")
+def test_a_damaged_layer_in_zstd() -> None:
+    blob = _zstd(TAR)
+    damaged = blob[:5000] + b"damaged" + blob[5007:]
+    with pytest.raises(layers.LayerDamaged, match="cannot be decompressed"):
+        layers.read([damaged], _digest(damaged), len(damaged), Budget(MEMORY))
+
+
+@pytest.mark.usefixtures("zstd_module")
+def test_a_layer_in_zstd_that_needs_too_much_memory() -> None:
+    blob = _zstd(TAR, 27)
+    with pytest.raises(layers.LayerUnverifiable, match="its zstd window is larger than 64 MiB"):
+        layers.read([blob], _digest(blob), len(blob), Budget(MEMORY))
+
+
+def test_a_layer_in_zstd_cannot_be_verified_without_a_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compression, "_ZSTD_MODULES", ("no_such_module",))
+    with pytest.raises(layers.LayerUnverifiable, match=r"compressed with zstd\. Use Python"):
+        layers.read([_zstd(TAR)], DIGEST, 1 << 30, Budget(MEMORY))
 
 
 def test_names_of_predicates_and_platforms() -> None:
@@ -105,7 +174,7 @@ def test_names_of_predicates_and_platforms() -> None:
 
 
 def _inspection(*platforms: str) -> Inspection:
-    images = [Image(f"sha256:{name}", "", f"linux/{name}", 0, (), "unchecked", "") for name in platforms]
+    images = [Image(f"sha256:{name}", "", f"linux/{name}", 0, (), "unchecked", "", UNCHECKED) for name in platforms]
     return Inspection("", "", "", "", tuple(images), (), (), "unchecked")
 
 
@@ -141,7 +210,7 @@ def test_the_interpreter_of_a_console_script(tmp_path: Path, lines: str, interpr
     script = tmp_path / "prefect"
     script.write_bytes(lines.replace("{python}", sys.executable).encode())
 
-    assert doctor_python.interpreter_of(str(script)) == interpreter
+    assert python_checks.interpreter_of(str(script)) == interpreter
 
 
 INSPECT = """Name:          {name}
@@ -161,6 +230,7 @@ HEALTHY: dict[str, Any] = {
     "build engine": "one",
     "builder": INSPECT.format(name="default", driver="docker", status="running", more=", linux/arm64"),
     "engine": ENGINE,
+    "build settings": None,
 }
 
 
@@ -170,13 +240,25 @@ HEALTHY: dict[str, Any] = {
         ({}, "docker CLI", "ok", "28.5.2"),
         ({}, "buildx", "ok", "0.29.1"),
         ({}, "emulation", "ok", "RUN steps work for linux/amd64 and linux/arm64"),
-        ({"cli": "podman version 5.4.2"}, "docker CLI", "problem", "it is Podman's"),
-        ({"cli": "Docker version 20.10.24+dfsg1, build 297e128"}, "docker CLI", "warning", "20.10.24+dfsg1 is older"),
-        ({"buildx": "github.com/docker/buildx v0.9.1 x"}, "buildx", "problem", "0.9.1 is too old, 0.10.2 is needed"),
+        ({"cli": "podman version 5.4.2"}, "docker CLI", "problem", "`docker` is Podman's command"),
+        (
+            {"cli": "Docker version 20.10.24+dfsg1, build 297e128"},
+            "docker CLI",
+            "warning",
+            "20.10.24+dfsg1 is older than the oldest",
+        ),
+        ({"buildx": "hello"}, "buildx", "problem", "prints no version, but 'hello'"),
+        ({"builder": "hello"}, "builder", "problem", "prints no builder and driver, but 'hello'"),
+        (
+            {"buildx": "github.com/docker/buildx v0.9.1 x"},
+            "buildx",
+            "problem",
+            "0.9.1 is too old: 0.10.2 or newer is needed",
+        ),
         ({"engine": DOWN, "cli engine": DOWN}, "engine", "problem", "Cannot connect"),
         ({"engine": DOWN, "cli engine": DOWN}, "cross-platform", "skipped", "see builder"),
         ({"engine": {**ENGINE, "Components": [{"Name": "Podman Engine"}]}}, "engine", "problem", "Podman"),
-        ({"cli engine": "two"}, "same engine", "warning", "Prefect's images are in docker-py's"),
+        ({"cli engine": "two"}, "same engine", "warning", "Prefect's images are in docker-py's engine"),
         ({"cli engine": "two", "build engine": "two"}, "same engine", "problem", "cannot push"),
         ({"cli engine": DOWN, "build engine": DOWN}, "same engine", "problem", "Cannot connect"),
         ({"builder": DOWN}, "builder", "problem", "Cannot connect"),
@@ -190,29 +272,66 @@ HEALTHY: dict[str, Any] = {
         ),
         (
             {"builder": INSPECT.format(name="default", driver="docker", status="running", more="")},
-            *("emulation", "warning", "RUN steps work for linux/amd64 alone"),
+            *("emulation", "warning", "RUN steps work only for linux/amd64"),
         ),
     ],
 )
 def test_findings_about_docker(changes: dict[str, Any], name: str, status: str, seen: str) -> None:
-    found = doctor_engine.findings({**HEALTHY, **changes}, disabled=True)[name]
+    found = docker_checks.findings({**HEALTHY, **changes}, buildx=True)[name]
 
+    assert found is not None
     assert (found[0], seen in found[1]) == (status, True), found
     assert bool(found[2]) is (status in ("problem", "warning"))
 
 
-def test_questions_are_asked_at_once_and_not_waited_for() -> None:
-    def never() -> None:
-        threading.Event().wait()
+def test_questions_are_asked_in_threads_that_can_hang() -> None:
+    never = threading.Event()
 
-    answers = gather({"one": lambda: 1, "bad": lambda: 1 / 0, "never": never}, seconds=0.2)
+    def fail(error: BaseException) -> None:
+        raise error
 
+    answers = Answers()
+    groups: list[dict[str, Any]] = [
+        {"never": never.wait, "after": int},
+        {"bad": lambda: 1 / 0, "exit": lambda: fail(SystemExit(3)), "one": lambda: 1},
+        {"file": lambda: fail(UnansweredError(".env")), "next": int},
+    ]
+    for thread in ask(groups, answers)[1:]:
+        thread.join(10)
+
+    assert set(answers) == {"bad", "exit", "one", "file", "next"}
     assert answers["one"] == 1
-    assert [type(answers[name]) for name in ("bad", "never")] == [ZeroDivisionError, TimeoutError]
+    kinds = [type(answers[name]) for name in ("bad", "exit", "file", "next")]
+    assert kinds == [ZeroDivisionError, SystemExit, UnansweredError, UnansweredError]
 
 
-def test_importing_the_package_imports_nothing_of_the_command() -> None:
-    script = "import sys, prefect_docker_attest as p; print(*(n for n in sys.modules if n.startswith(p.__name__)))"
+def test_a_failing_check_becomes_a_finding() -> None:
+    answers = Answers(good=1)
+    found = judge_all(
+        {
+            "good": lambda: ("ok", str(answers["good"]), ""),
+            "bug": lambda: ("ok", answers["good"]["x"], ""),
+            "to come": lambda: ("ok", answers["late"], ""),
+            "after it": lambda: ("ok", "", ""),
+            "bad": lambda: ("problem", "", ""),
+            "after that": lambda: ("ok", "", ""),
+        },
+        {"after it": ["to come"], "after that": ["bad", "to come"]},
+    )
+
+    assert found["good"] == ("ok", "1", "")
+    assert found["bug"] is not None
+    assert found["bug"][:2] == ("warning", "could not be checked: TypeError: 'int' object is not subscriptable")
+    assert (found["to come"], found["after it"], found["after that"]) == (None, None, ("skipped", "see bad", ""))
+
+
+def test_importing_the_package_does_not_import_the_command() -> None:
+    """It imports only the import hooks and the patches, because it happens in every process that imports Prefect."""
+    script = "import sys; before = {*sys.modules}; import prefect_docker_attest; print(*{*sys.modules} - before)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
 
-    assert set(done.stdout.split()) == {"prefect_docker_attest", "prefect_docker_attest.startup"}
+    imported = done.stdout.split()
+    own = {name for name in imported if name.startswith("prefect_docker_attest")}
+    assert own >= {"prefect_docker_attest", "prefect_docker_attest.startup"}
+    assert not {name.split(".")[1] for name in own if "." in name} & {"cli", "doctor", "images", "buildx"}
+    assert {name.split(".")[0] for name in {*imported} - own} <= sys.stdlib_module_names

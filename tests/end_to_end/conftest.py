@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from debian_machine import free_port
-from prefect_image import push_prefect
-from prefect_server import FLOWS, PATIENCE, SETTING, MakeProject, Prefect, Project
+from engines.machine import free_port
+from support.prefect_image import push_prefect
+from support.prefect_server import FLOWS, PATIENCE, SETTING, MakeProject, Prefect, Project
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from private_docker import PrivateDocker, Store
+    from engines.private import PrivateDocker, Store
 
 
 @pytest.fixture(scope="session")
 def base_image(private_docker: PrivateDocker) -> str:
-    """The image of this version of Prefect, in the mirror of the engines."""
+    """The base image of this version of Prefect, in the mirror of the engines."""
     return push_prefect(private_docker.registry.address)
 
 
@@ -48,7 +48,7 @@ def prefect(
 
 
 def _answers(url: str) -> bool:
-    # Without a handler for proxies: a loopback address is never to be asked of one.
+    # No proxies: a proxy cannot reach a loopback address of this machine.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(url, timeout=5):
@@ -59,10 +59,10 @@ def _answers(url: str) -> bool:
 
 @pytest.fixture
 def project(prefect: Prefect, tmp_path: Path) -> MakeProject:
-    """A function that makes a user's folder: of whom, told by the image store of their Docker and their setting."""
+    """A function that makes the folder of a user with this engine and this value of the setting."""
 
     def make(store: Store, setting: str = "true") -> Project:
-        # Prefect copies it to a folder of this name, /opt/prefect/project.
+        # Prefect copies the folder to /opt/prefect/project, with the same name.
         folder = tmp_path / "project"
         folder.mkdir()
         (folder / "flows.py").write_text(FLOWS)

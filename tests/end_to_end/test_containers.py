@@ -1,4 +1,4 @@
-"""What reaches a flow run's container of the setting, where this package is not installed."""
+"""The setting in the container of a flow run, where this package is not installed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from conftest import Setting
-    from private_docker import Engine
+    from engines.private import Engine
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -37,22 +37,22 @@ with came:
 def test_a_settings_context_goes_to_a_container_without_the_package_and_back(
     containerd_engine: Engine, base_image: str, tmp_path: Path, setting: Setting, dumps: Any
 ) -> None:
-    version = containerd_engine.run("docker", "run", "--rm", base_image, "python3", "--version").stdout
+    version = containerd_engine.output_of(base_image, "python3", "--version")
     theirs = tuple(int(part) for part in version.split()[1].split(".")[:2])
     if theirs < (3, 13) <= sys.version_info:
         pytest.skip(f"{version.strip()} of the image's Debian reads no paths that Python 3.13 pickles")
     with setting(True):
-        # Not the very one: a context that is entered cannot be pickled.
+        # A copy, because a context that is entered cannot be pickled.
         mine = get_settings_context()
         (tmp_path / "there").write_bytes(dumps(SettingsContext(profile=mine.profile, settings=mine.settings)))
     variables = ("--env=PREFECT_DOCKER_DISABLE_ATTESTATIONS=true", "--env=PREFECT_LOGGING_TO_API_ENABLED=false")
-    run = ("docker", "run", "--rm", f"--volume={tmp_path}:/exchange", *variables, base_image)
-    ran = containerd_engine.run(*run, "python3", "-W", "error:::prefect", "-c", PROGRAM)
-    has_group, environment = json.loads(ran.stdout)
+    program = ("python3", "-W", "error:::prefect", "-c", PROGRAM)
+    output = containerd_engine.output_of(f"--volume={tmp_path}:/exchange", *variables, base_image, *program)
+    has_group, environment = json.loads(output)
     assert has_group is False
     assert environment["PREFECT_LOGGING_TO_API_ENABLED"].lower() == "false"
 
     back = pickle.loads((tmp_path / "back").read_bytes())
-    # The container's Prefect did not know it; here it is as it is for anyone who said nothing.
+    # Prefect in the container does not know the setting, so it has its default here.
     assert back.settings.docker.disable_attestations is False
     assert back.settings.logging.to_api.enabled is False

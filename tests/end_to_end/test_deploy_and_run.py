@@ -1,38 +1,42 @@
-"""Whole rounds: an image is built, pushed and gone; a worker pulls it, and in its container the flow run completes.
+"""Deployments from start to end: an image is built and pushed, a worker pulls it, and the flow run completes in it.
 
-Deployments are made as users make them, by a script or `prefect deploy`, with nothing but the variable in the
-environment. The container has no prefect-docker-attest, as no image of Prefect has; the variable comes to it with
-the worker's settings.
+The deployments are made like users make them: with a script or `prefect deploy`, and only the variable in the
+environment. Like Prefect's own images, the container does not have prefect-docker-attest. The worker passes the
+variable to the container.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 from prefect.utilities.dockerutils import get_prefect_image_name
 
-from debian_machine import CommandFailed
-from published import Published
+from engines.machine import CommandFailed
+from engines.published import Published
 
 if TYPE_CHECKING:
-    from prefect_server import MakeProject, Prefect, Run
-    from private_docker import Engine, Registry, Store
+    from pathlib import Path
 
-# Of the first, that includes making the base image and starting a server.
+    from engines.private import Engine, Registry, Store
+    from support.prefect_server import MakeProject, Prefect, Run
+    from support.remote_builder import RemoteBuilder
+
+# The time of the first test includes making the base image and starting a server.
 pytestmark = pytest.mark.timeout(900)
 
 
 def _gone(engine: Engine, *images: str) -> None:
-    """Remove images from an engine, so that whoever runs them has to pull them."""
+    """Remove images from an engine, so that they must be pulled."""
     for image in images:
         engine.run("docker", "image", "rm", "--force", image)
         assert engine.run("docker", "image", "inspect", image, check=False).returncode
 
 
 def _assert_completed(run: Run, greeting: str) -> None:
-    assert run.state == "Completed", run.said
-    assert greeting in run.said
+    assert run.state == "Completed", run.log
+    assert greeting in run.log
 
 
 @pytest.mark.parametrize("store", ["containerd", "graphdriver"])
@@ -53,8 +57,44 @@ def test_flow_deploy_with_a_dockerfile_of_the_users(
 
     run = prefect.finish(f"hello/dockerfile-{store}")
     _assert_completed(run, "hello from x86_64")
-    assert "attestations disabled: True" in run.said
-    assert "the package is there: False" in run.said
+    assert "attestations disabled: True" in run.log
+    assert "the package is installed: False" in run.log
+
+
+@pytest.mark.parametrize("push_from_builder", ["true", "false"])
+def test_flow_deploy_with_a_builder_on_another_machine(
+    prefect: Prefect,
+    registry: Registry,
+    project: MakeProject,
+    *,
+    engine: Engine,
+    far: RemoteBuilder,
+    own_configuration: Path,
+    push_from_builder: str,
+) -> None:
+    name = f"builder-{push_from_builder}-{engine.store}"
+    image = f"{registry.address}/rounds/{name}"
+    mine = project(engine.store)
+    elsewhere = {
+        "DOCKER_CONFIG": str(own_configuration),
+        "BUILDX_BUILDER": far.name,
+        "PREFECT_DOCKER_PUSH_FROM_BUILDER": push_from_builder,
+    }
+    mine = replace(mine, environment={**mine.environment, **elsewhere})
+    # The builder has no mirror with the base image.
+    (mine.folder / "Dockerfile").write_text(
+        f"FROM {registry.address}/{get_prefect_image_name()}\nCOPY . /opt/prefect/project/\n"
+        "WORKDIR /opt/prefect/project/\n"
+    )
+    mine.script(f"""
+        image = DockerImage("{image}", tag="v1", dockerfile="Dockerfile")
+        hello.deploy(name="{name}", work_pool_name="{prefect.worker(engine.store)}", image=image)
+    """)
+    assert Published(f"{image}:v1").is_one_manifest
+    if push_from_builder == "false":
+        engine.run("docker", "image", "rm", "--force", f"{image}:v1")
+    assert engine.run("docker", "image", "inspect", f"{image}:v1", check=False).returncode
+    _assert_completed(prefect.finish(f"hello/{name}"), "hello from x86_64")
 
 
 def test_flow_deploy_with_the_generated_dockerfile(prefect: Prefect, registry: Registry, project: MakeProject) -> None:
@@ -80,7 +120,7 @@ def test_flow_deploy_with_the_name_of_an_image(prefect: Prefect, registry: Regis
 
 def test_deploy_of_two_flows_in_one_image(prefect: Prefect, registry: Registry, project: MakeProject) -> None:
     image = f"{registry.address}/rounds/two:v1"
-    # Run by an engine of the other image store than the one that built it.
+    # The engine that runs the image has the other image store than the one that built it.
     project("graphdriver").script(f"""
         deploy(
             hello.to_deployment(name="two"),
@@ -157,7 +197,7 @@ OTHER_PLATFORM = """
 
 
 def test_an_image_for_another_platform_runs_there(prefect: Prefect, registry: Registry, project: MakeProject) -> None:
-    """The mirror image of a laptop with an Arm processor and a cloud without; the cloud is another engine."""
+    """This is the reverse of an Arm laptop and an amd64 cloud. Another engine takes the place of the cloud."""
     image, pool = f"{registry.address}/rounds/arm64-on", prefect.worker("graphdriver")
     prefect.engines["containerd"].run("docker", "pull", get_prefect_image_name())
     project("containerd").script(OTHER_PLATFORM.format(image=image, name="arm64-on", pool=pool))
@@ -177,6 +217,6 @@ def test_setting_off_an_image_for_another_platform_is_deployed_and_cannot_be_pul
 
     run = prefect.finish("hello/arm64-off")
     assert run.state == "Crashed"
-    # Of old Prefect's workers one hears no more than that the image is not there.
+    # Workers of old versions of Prefect only report that the image does not exist.
     with pytest.raises(CommandFailed, match="layers from manifest don't match image configuration"):
         prefect.engines["graphdriver"].run("docker", "pull", f"{image}:v1")

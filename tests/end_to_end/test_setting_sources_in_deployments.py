@@ -1,4 +1,4 @@
-"""Where the setting comes from, by Prefect's own command line in a home of its own."""
+"""The sources of the setting, with Prefect's command line and a separate home folder."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from prefect_server import PREFECT, SETTING, run
+from support.prefect_server import PREFECT, SETTING, run
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-READ = "from prefect_docker_attest.switch import attestations_disabled; print(attestations_disabled())"
+READ = "from prefect_docker_attest.patches.current_setting import disable_attestations; print(disable_attestations())"
 
 
 class User:
-    """Someone in a project's folder, with a home for Prefect below it."""
+    """A user in a project folder, with Prefect's home in this folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -31,11 +31,11 @@ class User:
         }
 
     def prefect(self, *arguments: str) -> str:
-        """Run `prefect`, and return what it printed."""
+        """Run `prefect`, and return its output."""
         return run([PREFECT, *arguments], self.environment, self.folder)
 
     def has_it_on(self) -> bool:
-        """Whether a build would go without attestations, in a new process."""
+        """Whether a new process would build without attestations."""
         return run([sys.executable, "-c", READ], self.environment, self.folder).strip() == "True"
 
 
@@ -44,7 +44,7 @@ def user(tmp_path: Path) -> User:
     return User(tmp_path)
 
 
-def test_each_source_gives_way_to_the_next(user: User) -> None:
+def test_each_source_overrides_the_next(user: User) -> None:
     assert not user.has_it_on()
     user.prefect("config", "set", f"{SETTING}=true")
     assert user.has_it_on()
@@ -56,7 +56,7 @@ def test_each_source_gives_way_to_the_next(user: User) -> None:
     assert not user.has_it_on()
     user.environment[SETTING] = "true"
     assert user.has_it_on()
-    # A variable that a CI system exports although nobody set it.
+    # CI systems export variables without a value as empty.
     user.environment[SETTING] = ""
     assert not user.has_it_on()
 
@@ -74,7 +74,7 @@ def test_a_profile_keeps_the_setting_when_it_is_saved_again(user: User) -> None:
     assert not user.has_it_on()
 
 
-def test_the_variable_alone_is_seen_with_its_source(user: User) -> None:
+def test_config_view_shows_the_variable_as_the_source(user: User) -> None:
     user.environment[SETTING] = "true"
     shown = user.prefect("config", "view", "--show-sources").lower()
     assert f"{SETTING}='true' (from env)".lower() in shown

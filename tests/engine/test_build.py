@@ -1,4 +1,4 @@
-"""Each way in which Prefect builds an image, on both image stores: what is built, and what callers are told."""
+"""Each way to build an image with Prefect, on both image stores: the image, and the output for callers."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ import pytest
 from prefect.docker import DockerImage
 from prefect.utilities.dockerutils import IMAGE_LABELS, ImageBuilder, build_image, docker_client
 
-from published import Published
+from engines.published import Published
+from support.names import BUSYBOX, PREFIX
 
 if TYPE_CHECKING:
     from conftest import Setting
-    from private_docker import Engine, Registry
+    from engines.private import Engine, Registry
 
-DOCKERFILE = "FROM busybox\nCOPY . /app/\nRUN echo built on $(uname -m)\n"
+DOCKERFILE = f"FROM {BUSYBOX}\nCOPY . /app/\nRUN echo built on $(uname -m)\n"
 
 
 @pytest.fixture
@@ -36,29 +37,29 @@ def _inspect(name: str) -> dict[str, Any]:
         return client.images.get(name).attrs
 
 
-@pytest.mark.usefixtures("switched_on")
+@pytest.mark.usefixtures("switched_on", "amd64")
 def test_build_image_returns_the_id_that_the_engine_holds_under_the_tag(engine: Engine, context: Path) -> None:
     output = io.StringIO()
-    image_id = build_image(context, tag="build-image:tagged", stream_progress_to=output)
+    image_id = build_image(context, tag=f"{PREFIX}/build-image:tagged", stream_progress_to=output)
 
-    assert _inspect("build-image:tagged")["Id"] == image_id
+    assert _inspect(f"{PREFIX}/build-image:tagged")["Id"] == image_id
     assert _inspect(image_id)["Config"]["Labels"] == IMAGE_LABELS
     shown = output.getvalue()
     assert "built on x86_64" in shown
     digest = image_id.removeprefix("sha256:")
-    assert shown.endswith(f"Successfully built {digest[:12]}\nSuccessfully tagged build-image:tagged\n")
-    said = engine.run("docker", "run", "--rm", image_id, "cat", "/app/hello.txt").stdout
-    assert said == "hello from the context\n"
+    assert shown.endswith(f"Successfully built {digest[:12]}\nSuccessfully tagged {PREFIX}/build-image:tagged\n")
+    content = engine.output_of(image_id, "cat", "/app/hello.txt")
+    assert content == "hello from the context\n"
 
 
 @pytest.mark.usefixtures("engine", "switched_on")
 @pytest.mark.parametrize("given", ["an archive", "a Dockerfile outside of the context"])
-def test_what_went_through_standard_input_is_no_file_afterwards(
+def test_standard_input_leaves_no_temporary_file(
     context: Path, given: str, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     temporary = tmp_path_factory.mktemp("temporary")
     monkeypatch.setenv("TMPDIR", str(temporary))
-    monkeypatch.setattr(tempfile, "tempdir", None)  # it is looked up again
+    monkeypatch.setattr(tempfile, "tempdir", None)  # docker-py looks the image up again
     outside = tmp_path_factory.mktemp("outside") / "Dockerfile"
     outside.write_text(f"{DOCKERFILE}RUN test -e /app/new\n")
     archive = io.BytesIO()
@@ -80,40 +81,40 @@ def test_an_image_without_a_tag_is_in_the_engine_under_its_id(context: Path) -> 
 
     assert not _inspect(image_id)["RepoTags"]
     with docker_client() as client:
-        assert client.images.get(image_id).tag("build-image", tag="by-id")
-    assert _inspect("build-image:by-id")["Id"] == image_id
+        assert client.images.get(image_id).tag(f"{PREFIX}/build-image", tag="by-id")
+    assert _inspect(f"{PREFIX}/build-image:by-id")["Id"] == image_id
 
 
 @pytest.mark.usefixtures("engine", "switched_on")
 def test_a_tag_that_another_image_has_moves_to_the_new_one(context: Path) -> None:
-    first = build_image(context, tag="build-image:moving")
+    first = build_image(context, tag=f"{PREFIX}/build-image:moving")
     (context / "hello.txt").write_text("something else")
-    second = build_image(context, tag="build-image:moving")
+    second = build_image(context, tag=f"{PREFIX}/build-image:moving")
 
     assert first != second
-    assert _inspect("build-image:moving")["Id"] == second
+    assert _inspect(f"{PREFIX}/build-image:moving")["Id"] == second
 
 
-@pytest.mark.usefixtures("engine", "switched_on")
+@pytest.mark.usefixtures("engine", "switched_on", "amd64")
 def test_images_build_of_docker_py_finds_its_image(context: Path) -> None:
     with docker_client() as client:
         log: Any
-        image, log = client.images.build(path=str(context), tag="build-image:object")
-    assert image.id == _inspect("build-image:object")["Id"]
+        image, log = client.images.build(path=str(context), tag=f"{PREFIX}/build-image:object")
+    assert image.id == _inspect(f"{PREFIX}/build-image:object")["Id"]
     assert any("built on x86_64" in event.get("stream", "") for event in log)
 
 
 @pytest.mark.usefixtures("engine", "context", "switched_on")
-def test_image_builder_builds_what_it_was_told(tmp_path: Path, engine: Engine) -> None:
-    with ImageBuilder("busybox", base_directory=tmp_path) as builder:
+def test_image_builder_builds_its_instructions(tmp_path: Path, engine: Engine) -> None:
+    with ImageBuilder(BUSYBOX, base_directory=tmp_path) as builder:
         builder.copy("hello.txt", "/copied.txt")
         builder.write_text("written", "/written.txt")
         image_id = builder.build()
-    said = engine.run("docker", "run", "--rm", image_id, "cat", "/copied.txt", "/written.txt").stdout
-    assert said == "hello from the context\nwritten"
+    content = engine.output_of(image_id, "cat", "/copied.txt", "/written.txt")
+    assert content == "hello from the context\nwritten"
 
 
-@pytest.mark.usefixtures("context", "switched_on")
+@pytest.mark.usefixtures("context", "switched_on", "amd64", "emulation")
 @pytest.mark.parametrize("platform", ["linux/amd64", "arm64", None])
 def test_docker_image_is_pushed_as_one_manifest_of_the_platform(
     engine: Engine, registry: Registry, platform: str | None
@@ -134,17 +135,17 @@ def test_docker_image_is_pushed_as_one_manifest_of_the_platform(
 def test_setting_off_the_classic_builder_builds(setting: Setting) -> None:
     output = io.StringIO()
     with setting(False):
-        build_image(Path.cwd(), tag="build-image:classic", stream_progress_to=output)
+        build_image(Path.cwd(), tag=f"{PREFIX}/build-image:classic", stream_progress_to=output)
     assert "Step 1/" in output.getvalue()
     assert "buildx" not in output.getvalue()
 
 
 @pytest.mark.usefixtures("engine", "context")
 @pytest.mark.parametrize("option", [{"provenance": False}, {"sbom": False}])
-def test_setting_off_an_image_that_names_an_attestation_is_built_by_buildx(
+def test_setting_off_an_image_with_an_attestation_option_is_built_by_buildx(
     setting: Setting, registry: Registry, option: dict[str, Any]
 ) -> None:
-    # sbom=False alone leaves buildx its default provenance.
+    # With only sbom=False, buildx still adds its default provenance.
     image = DockerImage(f"{registry.address}/per-image", tag="one", dockerfile="Dockerfile", **option)
     image.stream_progress_to = output = io.StringIO()
     with setting(False):
@@ -155,7 +156,7 @@ def test_setting_off_an_image_that_names_an_attestation_is_built_by_buildx(
 
 
 @pytest.mark.usefixtures("engine")
-def test_setting_off_no_attestation_named_means_docker_py_is_called_untouched(
+def test_setting_off_an_image_without_attestation_options_is_built_by_docker_py(
     setting: Setting, context: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[tuple[Any, ...]] = []

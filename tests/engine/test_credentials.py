@@ -1,4 +1,4 @@
-"""A private base image and a private image: docker's credentials serve them with the setting as without it."""
+"""Private base images and private images: the setting does not change which credentials are used."""
 
 from __future__ import annotations
 
@@ -16,47 +16,48 @@ from docker.errors import APIError
 from prefect.docker import DockerImage
 from prefect.utilities.dockerutils import BuildError, PushError
 
-from guarded import BASIC, GIVES_PASSWORD, PASSWORD, USER, guarded_registry, write_docker_config, write_helper
-from published import Published
+from engines.published import Published
+from support.guarded import BASIC, GIVES_PASSWORD, PASSWORD, USER, guarded_registry, write_docker_config, write_helper
+from support.names import BUSYBOX, PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from conftest import Setting
-    from private_docker import Engine, PrivateDocker
+    from conftest import DockerInUse, Setting
+    from engines.private import Engine
 
 HAS_BACKENDS = any(find_spec(f"prefect.{name}") for name in ("_internal.buildx", "docker._buildx"))
 
 
 @pytest.fixture(scope="module")
-def guarded(private_docker: PrivateDocker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a registry that wants a password, with `team/base` in it."""
+def guarded(
+    docker_in_use: DockerInUse, registry_program: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """The address of a registry that requires a password and has an image `base`."""
     folder = tmp_path_factory.mktemp("guarded")
-    engine = private_docker.engines["graphdriver"]  # pushes the one platform that it has
-    program = shutil.which("docker-registry", path=engine.environment["PATH"])
-    assert program
-    with guarded_registry(program, folder) as address:
+    engine = next(iter(docker_in_use.engines.values()))
+    with guarded_registry(registry_program, folder) as address:
         config = write_docker_config(folder, {"auths": {address: {"auth": BASIC}}})
-        base = f"{address}/team/base"
-        engine.run("docker", "pull", "--platform=linux/amd64", "busybox")
-        engine.run("docker", "tag", "busybox", base)
+        base = f"{address}/{PREFIX}/base"
+        (folder / "Dockerfile").write_text(f"FROM {BUSYBOX}\n")
+        engine.run("docker", "buildx", "build", "--load", "--provenance=false", f"--tag={base}", str(folder))
         engine.run("docker", f"--config={config}", "push", base)
         engine.run("docker", "image", "rm", base)
         yield address
 
 
 class Case(NamedTuple):
-    """An engine, and a Dockerfile that begins with a private image."""
+    """An engine, and a Dockerfile with a private base image."""
 
     guarded: str
     engine: Engine
     folder: Path
     use: Callable[..., None]
-    """Use this configuration of docker's."""
+    """Use this docker configuration."""
 
     def image(self, **options: Any) -> DockerImage:
-        (self.folder / "Dockerfile").write_text(f"FROM {self.guarded}/team/base\nRUN echo {uuid4()} > /new\n")
-        name = f"{self.guarded}/team/app-{uuid4()}"
+        (self.folder / "Dockerfile").write_text(f"FROM {self.guarded}/{PREFIX}/base\nRUN echo {uuid4()} > /new\n")
+        name = f"{self.guarded}/{PREFIX}/app-{uuid4()}"
         return DockerImage(name, "v1", "Dockerfile", stream_progress_to=sys.stdout, **options)
 
 
@@ -80,7 +81,7 @@ def case(guarded: str, engine: Engine, tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.fixture
 def told(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[[], str]]:
-    """A function that returns all that was logged or printed up to then."""
+    """A function that returns everything that has been logged or printed."""
     with caplog.at_level(logging.DEBUG):
         yield lambda: "".join([caplog.text, *capfd.readouterr()])
 
@@ -96,7 +97,7 @@ PLACES: dict[str, tuple[Callable[[str], dict[str, Any]], bool]] = {
 def _build_and_push(case: Case, place: str, told: Callable[[], str], **options: Any) -> Published:
     config, home = PLACES[place]
     case.use(config(case.guarded), home=home)
-    # docker-py asks a helper of all registries which ones it has.
+    # docker-py asks a helper for the list of its registries.
     write_helper(
         case.folder.parent, f"""[ "$1" = list ] && echo '{{"{case.guarded}": "{USER}"}}' || {GIVES_PASSWORD}"""
     )
@@ -131,7 +132,9 @@ def test_a_private_base_image_is_pulled_and_the_image_pushed(
 # layers from other blobs: "content digest ... not found".
 @pytest.mark.parametrize("engine", ["graphdriver"], indirect=True)
 @pytest.mark.parametrize("place", PLACES)
-def test_so_they_are_by_the_classic_builder(case: Case, place: str, setting: Setting, told: Callable[[], str]) -> None:
+def test_the_classic_builder_uses_the_same_credentials(
+    case: Case, place: str, setting: Setting, told: Callable[[], str]
+) -> None:
     with setting(False):
         assert _build_and_push(case, place, told).is_one_manifest
 
@@ -148,10 +151,8 @@ WRONG = {
 
 @pytest.mark.usefixtures("switched_on")
 @pytest.mark.parametrize("how", WRONG)
-def test_what_the_registry_does_not_accept_is_an_error_that_says_where_to_log_in(
-    case: Case, how: str, told: Callable[[], str]
-) -> None:
-    script, said = WRONG[how]
+def test_refused_credentials_are_an_error_with_the_login_command(case: Case, how: str, told: Callable[[], str]) -> None:
+    script, expected = WRONG[how]
     case.use({"credsStore": "vault"} if script else {})
     if script:
         write_helper(case.folder.parent, script)
@@ -159,7 +160,7 @@ def test_what_the_registry_does_not_accept_is_an_error_that_says_where_to_log_in
         case.image().build()
 
     assert case.guarded in str(error.value)
-    assert said in str(error.value)
+    assert expected in str(error.value)
     printed = str(error.value) + told()
     assert PASSWORD not in printed
     assert "s3cret-but-wrong" not in printed
@@ -169,7 +170,7 @@ def test_what_the_registry_does_not_accept_is_an_error_that_says_where_to_log_in
 def test_a_push_without_password_fails_as_it_does_without_the_setting(case: Case, setting: Setting) -> None:
     case.use({})
     image = case.image()
-    (case.folder / "Dockerfile").write_text("FROM busybox\n")
+    (case.folder / "Dockerfile").write_text(f"FROM {BUSYBOX}\n")
     image.build()
     for value in (True, False):
         with setting(value), pytest.raises((PushError, APIError), match="no basic auth credentials"):

@@ -1,7 +1,7 @@
-"""PrefectHQ/prefect issue 19337: images for another platform that build and push, and that no cluster can start.
+"""PrefectHQ/prefect issue 19337: images for another platform that can be built and pushed, but not started.
 
-The classic builder on the containerd image store gives a cross-platform image whose Dockerfile copies right after FROM,
-as all that Prefect generates do, the base's layers for this machine under a config for the other.
+Prefect generates Dockerfiles with COPY directly after FROM. For such a cross-platform image on the containerd image
+store, the classic builder uses the base image's layers for this machine, and the config for the other platform.
 """
 
 from __future__ import annotations
@@ -12,20 +12,21 @@ import pytest
 from prefect.docker import DockerImage
 from prefect.utilities.dockerutils import build_image, docker_client
 
-from debian_machine import CommandFailed
-from published import Published
+from engines.machine import CommandFailed
+from engines.published import Published
+from support.names import BUSYBOX
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from conftest import Setting
-    from private_docker import Engine, PrivateDocker, Registry
+    from engines.private import Engine, PrivateDocker, Registry
 
 
 @pytest.fixture
 def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A context like the one that Prefect generates: FROM, then COPY."""
-    (tmp_path / "Dockerfile").write_text("FROM busybox\nCOPY . /opt/prefect/flows/\nWORKDIR /opt/prefect/flows/\n")
+    (tmp_path / "Dockerfile").write_text(f"FROM {BUSYBOX}\nCOPY . /opt/prefect/flows/\nWORKDIR /opt/prefect/flows/\n")
     (tmp_path / "flow.py").write_text("print('hello')\n")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -33,7 +34,7 @@ def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def cluster(private_docker: PrivateDocker) -> Engine:
-    """What starts the image later: another machine's containerd, which has none of the builder's layers."""
+    """The containerd of another machine, which starts the image later and has none of its layers."""
     return private_docker.engines["graphdriver"]
 
 
@@ -42,10 +43,10 @@ def _pull(cluster: Engine, reference: str) -> None:
     cluster.ctr("--namespace=cluster", *pull)
 
 
-def test_setting_off_the_classic_builder_ships_layers_that_no_cluster_extracts(
+def test_setting_off_the_classic_builder_pushes_layers_that_no_cluster_can_extract(
     containerd_engine: Engine, cluster: Engine, registry: Registry, context: Path, setting: Setting
 ) -> None:
-    containerd_engine.run("docker", "pull", "--platform", "linux/amd64", "busybox")
+    containerd_engine.run("docker", "pull", "--platform", "linux/amd64", BUSYBOX)
     image = f"{registry.address}/issue-19337:off"
     with setting(False):
         build_image(context, tag=image, platform="linux/arm64")
@@ -63,7 +64,7 @@ def test_setting_off_the_classic_builder_ships_layers_that_no_cluster_extracts(
 def test_setting_on_the_image_is_pulled_and_runs_on_its_platform(
     containerd_engine: Engine, cluster: Engine, registry: Registry, setting: Setting
 ) -> None:
-    containerd_engine.run("docker", "pull", "--platform", "linux/amd64", "busybox")
+    containerd_engine.run("docker", "pull", "--platform", "linux/amd64", BUSYBOX)
     image = DockerImage(f"{registry.address}/issue-19337", tag="on", dockerfile="Dockerfile", platform="linux/arm64")
     with setting(True):
         image.build()
@@ -74,5 +75,4 @@ def test_setting_on_the_image_is_pulled_and_runs_on_its_platform(
     assert published.config()["architecture"] == "arm64"
     assert all(published.layers_match())
     _pull(cluster, image.reference)
-    ran = cluster.run("docker", "run", "--rm", "--platform", "linux/arm64", image.reference, "uname", "-m").stdout
-    assert ran.split()[-1] == "aarch64"
+    assert cluster.output_of("--platform=linux/arm64", image.reference, "uname", "-m") == "aarch64\n"

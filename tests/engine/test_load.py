@@ -1,4 +1,4 @@
-"""Many builds at once, much output, large contexts: all of it right, in order, and in little memory."""
+"""Builds at the same time, long output and large contexts: correct, in order, and with little memory."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -16,21 +17,27 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
-from prefect.utilities.dockerutils import build_image, docker_client
+from docker.errors import NotFound
+from prefect.utilities.dockerutils import BuildError, build_image, docker_client
+
+from support.names import BUSYBOX, PREFIX
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    from engines.private import Engine
 
 pytestmark = pytest.mark.usefixtures("switched_on")
 
 
 def content_of(client: Any, image_id: str, path: str) -> bytes:
-    """A file of an image, read without running anything."""
+    """Return a file of an image without running a container."""
     container = client.api.create_container(image_id)["Id"]
     try:
         archive = io.BytesIO(b"".join(client.api.get_archive(container, path)[0]))
     finally:
-        client.api.remove_container(container)
+        client.api.remove_container(container, v=True)
     with tarfile.open(fileobj=archive) as tar:
         file = tar.extractfile(os.path.basename(path))
         assert file
@@ -45,30 +52,62 @@ def test_32_builds_at_once_each_have_their_own_image(tmp_path: Path) -> None:
         context = tmp_path / str(number)
         context.mkdir()
         (context / "own").write_text(f"content {number}")
-        (context / "Dockerfile").write_text("FROM busybox\nARG NUMBER\nCOPY own /own\nLABEL number=$NUMBER\n")
+        (context / "Dockerfile").write_text(f"FROM {BUSYBOX}\nARG NUMBER\nCOPY own /own\nLABEL number=$NUMBER\n")
         stream = io.StringIO()
         all_ready.wait(60)
         image_id = build_image(
-            context, tag=f"at-once:{number}", buildargs={"NUMBER": str(number)}, stream_progress_to=stream
+            context, tag=f"{PREFIX}/at-once:{number}", buildargs={"NUMBER": str(number)}, stream_progress_to=stream
         )
-        assert stream.getvalue().endswith(f"Successfully tagged at-once:{number}\n")
+        assert stream.getvalue().endswith(f"Successfully tagged {PREFIX}/at-once:{number}\n")
         return image_id
 
     with ThreadPoolExecutor(32) as threads:
-        # The setting is one of this thread's context.
+        # The setting is in the context of this thread.
         futures = [threads.submit(contextvars.copy_context().run, build, number) for number in range(32)]
         images = [future.result() for future in futures]
 
     assert len(set(images)) == 32
     with docker_client() as client:
         for number, image_id in enumerate(images):
-            image = client.images.get(f"at-once:{number}")
+            image = client.images.get(f"{PREFIX}/at-once:{number}")
             assert image.id == image_id
             assert image.labels["number"] == str(number)
             assert content_of(client, image_id, "/own") == f"content {number}".encode()
 
 
-# What a deployment script would do, with a stream that keeps nothing but figures of what it is given.
+@pytest.mark.usefixtures("engine")
+def test_8_builds_of_one_tag_return_their_own_image_or_report_the_tag_conflict(tmp_path: Path) -> None:
+    all_ready = threading.Barrier(8)
+
+    def build(number: int) -> str:
+        context = tmp_path / str(number)
+        context.mkdir()
+        (context / "own").write_text(f"content {number}")
+        (context / "Dockerfile").write_text(f"FROM {BUSYBOX}\nCOPY own /own\n")
+        all_ready.wait(60)
+        try:
+            image_id = build_image(context, tag=f"{PREFIX}/one-tag:of-all", stream_progress_to=io.StringIO())
+        except BuildError as error:
+            return str(error)
+        with docker_client() as client:
+            try:
+                assert content_of(client, image_id, "/own") == f"content {number}".encode()
+            except NotFound:  # the image, or a container's image
+                return "another build took the tag after this one"
+        return image_id
+
+    with ThreadPoolExecutor(8) as threads:
+        # The setting is in the context of this thread.
+        futures = [threads.submit(contextvars.copy_context().run, build, number) for number in range(8)]
+        outcomes = [future.result() for future in futures]
+
+    with docker_client() as client:
+        assert client.images.get(f"{PREFIX}/one-tag:of-all").id in outcomes
+    errors = [outcome for outcome in outcomes if not outcome.startswith("sha256:")]
+    assert all(re.search("nother build (took|used) the tag", error) for error in errors), errors
+
+
+# A deployment script whose stream only counts and measures its input.
 MEASURED = """
 import json, re, sys, time
 from pathlib import Path
@@ -112,7 +151,7 @@ print(json.dumps({**vars(figures), "grown": memory("VmHWM") - before}))
 
 
 def figures_of(context: Path, dockerfile: str) -> dict[str, Any]:
-    (context / "Dockerfile.warm").write_text("FROM busybox\n")
+    (context / "Dockerfile.warm").write_text(f"FROM {BUSYBOX}\n")
     (context / "Dockerfile").write_text(dockerfile)
     environment = {**os.environ, "PREFECT_DOCKER_DISABLE_ATTESTATIONS": "1"}
     command = [sys.executable, "-c", MEASURED, str(context)]
@@ -123,37 +162,39 @@ def figures_of(context: Path, dockerfile: str) -> dict[str, Any]:
     return figures
 
 
-@pytest.mark.usefixtures("containerd_engine")
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc of Linux")
+@pytest.mark.usefixtures("some_engine")
 def test_200_000_lines_come_in_order_and_in_little_memory(tmp_path: Path) -> None:
-    # Ten steps: of one, BuildKit shows 200 KiB a second and 2 MiB in all.
+    # There are ten steps, because BuildKit shows at most 200 KiB a second and 2 MiB in total for one.
     steps = "".join(f"RUN : {uuid4()} && seq 20000\n" for _ in range(10))
-    figures = figures_of(tmp_path, f"FROM busybox\n{steps}")
+    figures = figures_of(tmp_path, f"FROM {BUSYBOX}\n{steps}")
     assert figures["lines"] == 200_000
     assert figures["in_order"]
 
 
-@pytest.mark.usefixtures("containerd_engine")
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc of Linux")
+@pytest.mark.usefixtures("some_engine")
 def test_a_line_of_1_mb_comes_whole_and_others_while_the_build_runs(tmp_path: Path) -> None:
     long_line = "for part in 1 2 3 4 5 6; do head -c 175000 /dev/zero | tr '\\0' x; sleep 1.1; done; echo"
     others = r"printf 'said: 10%%\r20%%\nsaid: not \377\376 UTF-8\nsaid: end\r\n'"
-    figures = figures_of(tmp_path, f"FROM busybox\nRUN : {uuid4()}; echo 'said: begin'; {long_line}; {others}\n")
+    figures = figures_of(tmp_path, f"FROM {BUSYBOX}\nRUN : {uuid4()}; echo 'said: begin'; {long_line}; {others}\n")
     assert figures["longest"] == 1_050_000
     assert figures["said"] == ["begin", "10%\r20%", "not \ufffd\ufffd UTF-8", "end\r"]
-    # The step takes longer than it sleeps. Had the lines been kept back, they would have come together.
+    # The step sleeps between its lines. If lines were buffered, they would arrive together.
     assert figures["times"]["end\r"] - figures["times"]["begin"] > 5
 
 
-@pytest.mark.usefixtures("containerd_engine")
-def test_where_buildkit_clips_output_it_is_said(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("some_engine")
+def test_output_that_buildkit_clips_is_marked(tmp_path: Path) -> None:
     stream = io.StringIO()
-    (tmp_path / "Dockerfile").write_text(f"FROM busybox\nRUN : {uuid4()}; seq 100000; sleep 1; echo the end > /end\n")
+    (tmp_path / "Dockerfile").write_text(f"FROM {BUSYBOX}\nRUN : {uuid4()}; seq 300000; sleep 1; echo the end > /end\n")
     image_id = build_image(tmp_path, stream_progress_to=stream)
     assert "[output clipped, log limit 200KiB/s reached]" in stream.getvalue()
     with docker_client() as client:
         assert content_of(client, image_id, "/end") == b"the end\n"
 
 
-@pytest.mark.usefixtures("containerd_engine")
+@pytest.mark.usefixtures("some_engine")
 def test_a_context_of_20_000_files(tmp_path: Path) -> None:
     files: dict[str, str] = {}
     for folder in range(100):
@@ -163,24 +204,23 @@ def test_a_context_of_20_000_files(tmp_path: Path) -> None:
             files[name] = f"content of {name}\n"
             (tmp_path / name).write_text(files[name])
     count = "cd /context && find folder* -type f | sort | tr '\\n' '\\0' | xargs -0 cat | sha256sum > /sum"
-    (tmp_path / "Dockerfile").write_text(f"FROM busybox\nRUN --mount=type=bind,target=/context {count}\n")
+    (tmp_path / "Dockerfile").write_text(f"FROM {BUSYBOX}\nRUN --mount=type=bind,target=/context {count}\n")
     image_id = build_image(tmp_path)
     expected = hashlib.sha256("".join(files[name] for name in sorted(files)).encode()).hexdigest()
     with docker_client() as client:
         assert content_of(client, image_id, "/sum").split()[0].decode() == expected
 
 
-@pytest.mark.usefixtures("containerd_engine")
-def test_a_context_of_1_gb(tmp_path: Path) -> None:
+def test_a_context_of_1_gb(some_engine: Engine, forget: Callable[[Engine], None], tmp_path: Path) -> None:
     block, expected = os.urandom(1024 * 1024), hashlib.md5(usedforsecurity=False)
     for number in range(4):
         with (tmp_path / f"part{number}").open("wb") as file:
             for _ in range(256):
                 file.write(block)
                 expected.update(block)
-    # Mounted, not copied: the context is what is large here, not the image.
+    # The files are mounted instead of copied, so that only the context is large, not the image.
     command = "RUN --mount=type=bind,target=/context cat /context/part* | md5sum > /sum"
-    (tmp_path / "Dockerfile").write_text(f"FROM busybox\n{command}\n")
+    (tmp_path / "Dockerfile").write_text(f"FROM {BUSYBOX}\n{command}\n")
     try:
         image_id = build_image(tmp_path)
     finally:
@@ -188,4 +228,4 @@ def test_a_context_of_1_gb(tmp_path: Path) -> None:
             part.unlink()
     with docker_client() as client:
         assert content_of(client, image_id, "/sum").split()[0].decode() == expected.hexdigest()
-        client.api.prune_builds()
+    forget(some_engine)

@@ -1,8 +1,7 @@
-"""Podman's socket, which serves docker-py but has no BuildKit."""
+"""Podman's socket supports docker-py, but has no BuildKit."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import tempfile
@@ -14,53 +13,53 @@ import pytest
 from prefect.utilities.dockerutils import BuildError, build_image
 
 from conftest import missing
+from support.debian_programs import unpacked, variables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from private_docker import Engine
+    from engines.private import Engine
 
 
 def _podman(folder: Path) -> tuple[str, dict[str, str]]:
-    """The machine's Podman; else Debian's, unpacked but not installed, with the libraries that the machine lacks."""
+    """The machine's Podman or Debian's, and the variables that it needs."""
     if podman := shutil.which("podman"):
         return podman, {}
-    (folder / "archives" / "partial").mkdir(parents=True)
-    download = ["apt-get", "install", "--yes", "--no-install-recommends", "--download-only", "podman"]
-    try:
-        subprocess.run([*download, f"--option=Dir::Cache={folder}"], check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        missing(f"there is no podman, and apt-get does not have it: {error}")
-    root = folder / "root"
-    for package in (folder / "archives").glob("*.deb"):
-        subprocess.run(["dpkg", "-x", package, root], check=True)
+    # Podman 4 needs a network backend to start, but its package does not depend on one.
+    root = unpacked("podman", "netavark")
     configuration = folder / "containers.conf"
-    configuration.write_text(f'[engine]\nconmon_path = ["{root}/usr/bin/conmon"]\nruntime = "crun"\n')
-    environment = {
-        "PATH": f"{root}/usr/bin:{os.environ['PATH']}",
-        "LD_LIBRARY_PATH": f"{root}/usr/lib/x86_64-linux-gnu",
-        "CONTAINERS_CONF": str(configuration),
-    }
-    return f"{root}/usr/bin/podman", environment
+    configuration.write_text(
+        f'[engine]\nconmon_path = ["{root}/usr/bin/conmon"]\nruntime = "crun"\n'
+        f'helper_binaries_dir = ["{root}/usr/lib/podman"]\n[network]\nnetwork_backend = "netavark"\n'
+    )
+    return f"{root}/usr/bin/podman", {**variables(root), "CONTAINERS_CONF": str(configuration)}
+
+
+def _answers(address: str) -> bool:
+    try:
+        return bool(docker.DockerClient(address).ping())
+    except docker.errors.DockerException:
+        return False
 
 
 @pytest.fixture
-def podman(containerd_engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The address of a Podman, which docker-py and the engine's docker CLI talk to."""
-    program, environment = _podman(tmp_path / "podman")
+def podman(some_engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a Podman that docker-py and the docker CLI use."""
+    program, environment = _podman(tmp_path)
     address = f"unix://{tmp_path}/podman.sock"
-    run = tempfile.mkdtemp()  # Podman takes no path as long as tmp_path
+    run = tempfile.mkdtemp()  # tmp_path is too long for Podman
     storage = [f"--root={tmp_path}/storage", f"--runroot={run}", "--storage-driver=vfs"]
     service = subprocess.Popen(
         [program, *storage, "--cgroup-manager=cgroupfs", "system", "service", "--time=0", address],
-        env={**containerd_engine.environment, **environment},
+        env={**some_engine.environment, **environment},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )
     try:
         deadline = time.monotonic() + 30
-        while service.poll() is None and not (tmp_path / "podman.sock").exists() and time.monotonic() < deadline:
+        while service.poll() is None and not _answers(address):
+            assert time.monotonic() < deadline, "podman does not answer"
             time.sleep(0.05)
         if service.poll() is not None and service.stderr:
             missing(f"podman does not serve: {service.stderr.read().decode()}")
@@ -73,12 +72,12 @@ def podman(containerd_engine: Engine, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.usefixtures("switched_on")
-def test_a_build_that_fails_on_podman_says_that_it_is_podman(podman: str, tmp_path: Path) -> None:
+def test_a_failed_build_on_podman_names_podman(podman: str, tmp_path: Path) -> None:
     assert docker.from_env().ping()
     context = tmp_path / "context"
     context.mkdir()
     (context / "Dockerfile").write_text("FROM scratch\n")
     with pytest.raises(BuildError) as failure:
         build_image(context)
-    assert f"The engine at {podman} is Podman. It has no BuildKit" in str(failure.value)
-    assert "DOCKER_HOST" in str(failure.value)
+    assert f"The engine at {podman} is Podman. It has no BuildKit, so buildx runs" in str(failure.value)
+    assert "\nTIP Set DOCKER_HOST to a Docker Engine" in str(failure.value)

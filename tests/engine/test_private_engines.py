@@ -1,7 +1,8 @@
-"""The tests' own engines: each store is what it says, arm64 runs, and nothing stays behind."""
+"""The private engines of the tests: their stores, arm64 emulation, and complete removal."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -15,12 +16,9 @@ from typing import Any
 
 import pytest
 
-import debian_machine
-import debian_packages
-import private_docker as module
-from private_docker import Engine, EngineUnavailable, PrivateDocker
-
-_TESTS = Path(module.__file__).parent
+from engines import machine, packages
+from engines import private as module
+from engines.private import Engine, EngineUnavailable, PrivateDocker
 
 
 def test_each_engine_has_the_store_it_is_named_after(private_docker: PrivateDocker) -> None:
@@ -42,9 +40,7 @@ def test_versions_are_those_of_the_programs(private_docker: PrivateDocker) -> No
 
 @pytest.mark.parametrize(("platform", "machine"), [("linux/amd64", "x86_64"), ("linux/arm64", "aarch64")])
 def test_containers_run_on_both_platforms(engine: Engine, platform: str, machine: str) -> None:
-    assert (
-        engine.run("docker", "run", "--rm", "--platform", platform, "busybox", "uname", "-m").stdout == f"{machine}\n"
-    )
+    assert engine.output_of(f"--platform={platform}", "busybox", "uname", "-m") == f"{machine}\n"
 
 
 @pytest.mark.parametrize(("platform", "machine"), [("linux/amd64", "x86_64"), ("linux/arm64", "aarch64")])
@@ -53,10 +49,8 @@ def test_buildx_builds(engine: Engine, tmp_path: Path, platform: str, machine: s
     image = f"test-private-docker-{machine}"
     try:
         engine.run("docker", "buildx", "build", f"--platform={platform}", f"--tag={image}", "--load", str(tmp_path))
-        run = engine.run(
-            "docker", "run", "--rm", f"--platform={platform}", image, "cat", "/machine", "/context/Dockerfile"
-        )
-        assert run.stdout.startswith(f"{machine}\nFROM busybox")
+        output = engine.output_of(f"--platform={platform}", image, "cat", "/machine", "/context/Dockerfile")
+        assert output.startswith(f"{machine}\nFROM busybox")
     finally:
         engine.run("docker", "image", "rm", "--force", image)
 
@@ -68,15 +62,14 @@ def test_containers_of_one_network_reach_each_other(engine: Engine) -> None:
         server = engine.run(*serve, "httpd", "-f", "-p", "8000", "-h", "/etc").stdout.strip()
         address = "--format={{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
         url = f"http://{engine.run('docker', 'inspect', address, server).stdout.strip()}:8000/os-release"
-        client = ["docker", "run", "--rm", f"--network={network}", "busybox"]
-        assert "busybox" in engine.run(*client, "wget", "-q", "-O", "-", url).stdout
+        assert "busybox" in engine.output_of(f"--network={network}", "busybox", "wget", "-q", "-O", "-", url)
         engine.run("docker", "kill", server)
     finally:
         engine.run("docker", "network", "rm", "--force", network)
 
 
 def test_base_image_is_what_shows_the_corruption(private_docker: PrivateDocker) -> None:
-    """An index of two platforms with as many layers each, none of them the same."""
+    """An index for two platforms. Both images have the same number of layers, and no layer in common."""
     url = f"http://{private_docker.registry.address}/v2/library/busybox"
     index = _get(f"{url}/manifests/latest")
     manifests = {
@@ -88,7 +81,7 @@ def test_base_image_is_what_shows_the_corruption(private_docker: PrivateDocker) 
 
 
 def test_containerd_pulls_from_the_registry(engine: Engine, private_docker: PrivateDocker) -> None:
-    """The strictest puller at hand accepts the base image."""
+    """containerd, the strictest puller here, accepts the base image."""
     image = f"{private_docker.registry.address}/library/busybox:latest"
     namespace = "--namespace=test-private-docker"
     engine.ctr(namespace, "images", "pull", "--plain-http", "--platform=linux/arm64", image)
@@ -115,7 +108,7 @@ def test_nothing_is_left_of_a_second_instance(private_docker: PrivateDocker) -> 
     assert _new_since(before) == set()
     second.stop()
     for engine in private_docker.engines.values():
-        output = engine.run("docker", "run", "--rm", "--platform=linux/arm64", "busybox", "uname", "-m").stdout
+        output = engine.output_of("--platform=linux/arm64", "busybox", "uname", "-m")
         assert output == "aarch64\n", "the first instance is not what it was"
 
 
@@ -125,20 +118,20 @@ def test_start_that_fails_leaves_nothing(private_docker: PrivateDocker, monkeypa
     command = module._dockerd_command
     monkeypatch.setattr(module, "_dockerd_command", lambda *arguments: [*command(*arguments), "--no-such-option"])
     with pytest.raises(
-        EngineUnavailable, match=r"(?s)dockerd \(graphdriver\) ended with .*unknown flag: --no-such-opt"
+        EngineUnavailable, match=r"(?s)dockerd \(graphdriver\) ended with exit code .*unknown flag: --no-such-opt"
     ):
         module.start()
     assert _new_since(before) == set()
 
 
-def test_killed_owner_takes_its_daemons_along(private_docker: PrivateDocker) -> None:
-    """And the next start removes the rest."""
+def test_daemons_end_with_their_killed_owner(private_docker: PrivateDocker) -> None:
+    """The next start removes the rest."""
     del private_docker
     before = _traces()
-    script = "import os, private_docker; private_docker.start(stores=['graphdriver']); os.kill(os.getpid(), 9)"
-    killed = subprocess.run([sys.executable, "-c", script], cwd=_TESTS, check=False)
+    script = "import os; from engines import private; private.start(stores=['graphdriver']); os.kill(os.getpid(), 9)"
+    killed = subprocess.run([sys.executable, "-c", script], check=False)
     assert killed.returncode == -signal.SIGKILL
-    # What is tied to no process stays: bridge, emulation, folder.
+    # Bridge, emulation and folder do not end with the process.
     left = {kind for kind in ("link", "emulation", "folder") if _of_kind(kind, _traces() - before)}
     assert left == {"link", "emulation", "folder"}
     end = time.monotonic() + 30
@@ -151,18 +144,18 @@ def test_killed_owner_takes_its_daemons_along(private_docker: PrivateDocker) -> 
 def test_command_line(private_docker: PrivateDocker) -> None:
     del private_docker
     before = _traces()
-    command = [sys.executable, str(_TESTS / "private_docker.py")]
-    if "detached" in debian_machine.run([*command, "status"]).stdout:
+    command = [sys.executable, "-m", "engines"]
+    if "detached" in machine.run([*command, "status"]).stdout:
         pytest.skip("somebody has engines up that `stop` would stop")
     shell = 'eval "$("$@" start --store graphdriver)" && docker info --format={{.Driver}} && echo $REGISTRY'
     try:
-        first = debian_machine.run(["sh", "-c", shell, "sh", *command]).stdout.split()
+        first = machine.run(["sh", "-c", shell, "sh", *command]).stdout.split()
         assert first[0] == "overlay2"
         assert first[1].startswith("127.0.0.1:")
-        again = debian_machine.run(["sh", "-c", shell, "sh", *command]).stdout.split()
+        again = machine.run(["sh", "-c", shell, "sh", *command]).stdout.split()
         assert again == first, "started twice"
     finally:
-        debian_machine.run([*command, "stop"])
+        machine.run([*command, "stop"])
     assert _new_since(before) == set()
 
 
@@ -191,16 +184,16 @@ def test_without_root_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
     ],
 )
-def test_mirror_is_apts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, text: str) -> None:
+def test_the_mirror_is_that_of_apt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, text: str) -> None:
     (tmp_path / "sources.list.d").mkdir()
-    # Vendors name their suites after Debian's.
+    # Other vendors use the names of Debian's suites.
     (tmp_path / "sources.list.d" / "a-vendor.list").write_text("deb http://no/vendor bookworm main\n")
     (tmp_path / file).write_text(text)
     release = tmp_path / "os-release"
     release.write_text("ID=debian\nVERSION_CODENAME=bookworm\n")
-    monkeypatch.setattr(debian_packages, "_APT", tmp_path)
-    monkeypatch.setattr(debian_packages, "_RELEASE", release)
-    assert debian_packages.mirror_of_the_machine().uri == "http://yes/debian"
+    monkeypatch.setattr(packages, "_APT", tmp_path)
+    monkeypatch.setattr(packages, "_RELEASE", release)
+    assert packages.mirror_of_the_machine().uri == "http://yes/debian"
 
 
 def _get(url: str) -> Any:
@@ -211,16 +204,20 @@ def _get(url: str) -> Any:
 
 
 def _traces() -> set[str]:
-    """Return all that engines leave on a machine, and that other tests meanwhile do not."""
-    commands = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
-    # All that an engine consists of is called with its folder; clients, of other tests too, are not.
+    """Return the traces of engines on this machine that other tests do not create."""
+    commands = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # the process has ended
+            commands.append(path.read_bytes())
+    groups = [group for group, *_ in os.walk("/sys/fs/cgroup")]
+    # Command lines of an engine's processes contain its folder. Those of clients do not.
     ours = [os.fsdecode(command) for command in commands if re.search(rb"/prefect-docker-attest-\w{8}/", command)]
     return {
         *(f"process {command}" for command in ours),
         *(f"link {link.name}" for link in Path("/sys/class/net").iterdir()),
         *(f"mount {line.split()[4]}" for line in Path("/proc/self/mountinfo").read_text().splitlines()),
         *(f"emulation {entry}" for entry in Path("/proc/sys/fs/binfmt_misc").iterdir()),
-        *(f"group {group}" for group in Path("/sys/fs/cgroup").glob("**/prefect-docker-attest-*")),
+        *(f"group {group}" for group in groups if re.search("/prefect-docker-attest-[^/]*$", group)),
         *(f"folder {folder}" for base in ("/var/lib", "/tmp", "/run", "/opt") for folder in _listing(base)),
         f"forwarding {Path('/proc/sys/net/ipv4/ip_forward').read_text()}",
     }
@@ -235,7 +232,7 @@ def _of_kind(kind: str, traces: set[str]) -> list[str]:
 
 
 def _new_since(before: set[str]) -> set[str]:
-    """Return the traces that were not there, after the time that the kernel may take for a link on a busy machine."""
+    """Return new traces, after the time that the kernel needs to remove a link on a busy machine."""
     end = time.monotonic() + 30
     while (new := _traces() - before) and time.monotonic() < end:
         time.sleep(0.1)

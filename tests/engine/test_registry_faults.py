@@ -1,4 +1,4 @@
-"""A registry that fails: what Prefect's retries mend, what ends at once, and what is no fault of a registry."""
+"""Failing registries: faults that Prefect retries, faults that end the build, and errors of other kinds."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ from prefect.utilities import dockerutils
 from prefect.utilities.dockerutils import BuildError, build_image
 from prefect_docker.deployments.steps import build_docker_image
 
-from base_images import BaseImage, push_index
+from engines.base_images import BaseImage, push_index
+from support.names import BUSYBOX, PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from private_docker import Registry
+    from engines.private import Registry
 
 pytestmark = pytest.mark.usefixtures("switched_on")
 
@@ -41,18 +42,18 @@ Fault = int | Literal["reset", "stall", "silence"]
 
 @dataclass
 class FaultProxy:
-    """A registry's stand-in, which fails some requests and hands on the others."""
+    """A proxy for a registry that fails some requests and passes on the others."""
 
     registry: str
     fault: Fault
-    """What happens: a status; the connection is reset; half of the answer comes, then nothing; nothing comes."""
+    """The fault: a status code, a reset connection, half of a response and then silence, or no response."""
     where: str
-    """Part of the path of the requests that fail."""
+    """A part of the path of the requests that fail."""
     fails: Callable[[], bool]
-    """Whether a request of these fails now. Newer engines ask more than once within one build."""
+    """Whether such a request fails now. Newer engines send it several times in one build."""
     address: str = ""
     asked: list[str] = field(default_factory=list)
-    """Requests that failed, or might have."""
+    """The requests with such a path."""
     over: threading.Event = field(default_factory=threading.Event)
 
 
@@ -61,7 +62,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     proxy: FaultProxy
 
     def handle(self) -> None:
-        # Engines try TLS first. To what is no answer in HTTP they would not say "server gave HTTP response".
+        # Engines try TLS first. They switch to plain HTTP only after a response in HTTP.
         with suppress(ConnectionError):
             if self.connection.recv(1, socket.MSG_PEEK) == b"\x16":
                 self.wfile.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
@@ -110,7 +111,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.close_connection = True
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 the name is http.server's
-        """Print nothing."""
+        """Do not log requests."""
 
 
 @contextmanager
@@ -130,12 +131,12 @@ def failing(
 
 @dataclass
 class Attempts:
-    """A build of Prefect's, and how often buildx was run for it."""
+    """A build with Prefect, and the number of times that buildx was run for it."""
 
     context: Path
     stream: io.StringIO = field(default_factory=io.StringIO)
     begun: int = 0
-    """How often Prefect began, where it is a version that retries."""
+    """The number of attempts of a Prefect version that retries."""
 
     def build(self, dockerfile: str, **options: Any) -> str:
         (self.context / "Dockerfile").write_text(dockerfile)
@@ -162,8 +163,13 @@ def attempts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Attempts:
     return attempts
 
 
+@pytest.fixture
+def registry(registry: Registry, engine_is_here: None) -> Registry:  # noqa: ARG001 the proxy in front listens here
+    return registry
+
+
 def fresh_base(registry: Registry) -> tuple[str, str]:
-    """Push an image that no engine has; return its repository and the digest of its one layer."""
+    """Push an image that no engine has, and return its repository and the digest of its only layer."""
     content, tar = os.urandom(1_000_000), io.BytesIO()
     with tarfile.open(fileobj=tar, mode="w") as archive:
         entry = tarfile.TarInfo("fresh")
@@ -178,7 +184,7 @@ def fresh_base(registry: Registry) -> tuple[str, str]:
 
 @retries
 @pytest.mark.usefixtures("engine")
-def test_a_registry_that_is_unavailable_twice_costs_two_retries(registry: Registry, attempts: Attempts) -> None:
+def test_a_registry_that_is_unavailable_twice_causes_two_retries(registry: Registry, attempts: Attempts) -> None:
     with failing(registry, 503, fails=lambda: attempts.begun <= 2) as proxy:
         image_id = attempts.build(f"FROM {proxy.address}/library/busybox\n")
     assert image_id.startswith("sha256:")
@@ -186,9 +192,9 @@ def test_a_registry_that_is_unavailable_twice_costs_two_retries(registry: Regist
 
 
 @retries
-@pytest.mark.usefixtures("containerd_engine")
+@pytest.mark.usefixtures("some_engine")
 @pytest.mark.parametrize("fault", [500, 502, "reset"])
-def test_other_faults_that_pass_are_retried_too(registry: Registry, attempts: Attempts, fault: Fault) -> None:
+def test_other_temporary_faults_are_retried(registry: Registry, attempts: Attempts, fault: Fault) -> None:
     with failing(registry, fault, fails=lambda: attempts.begun == 1) as proxy:
         attempts.build(f"FROM {proxy.address}/library/busybox\n")
     assert attempts.count == 2
@@ -203,7 +209,7 @@ def test_a_registry_that_stays_unavailable_ends_the_build_after_the_last_retry(
         attempts.build(f"FROM {proxy.address}/library/busybox\n")
     assert attempts.count == 4
     assert f"http://{proxy.address}/v2/library/busybox/manifests/latest: 503 Service Unavailable" in str(error.value)
-    # The step printed nothing, so there is nothing to show.
+    # The step has no output, so nothing is logged.
     assert not [record for record in caplog.records if record.name == "prefect_docker_attest"]
 
 
@@ -211,8 +217,8 @@ def test_a_registry_that_stays_unavailable_ends_the_build_after_the_last_retry(
 @pytest.mark.parametrize(
     ("status", "words", "advice"),
     [
-        (401, "401 Unauthorized", "The registry wants other credentials: `docker login"),
-        (403, "403 Forbidden", "The registry wants other credentials: `docker login"),
+        (401, "401 Unauthorized", "The registry did not accept the credentials.\nTIP Run `docker login"),
+        (403, "403 Forbidden", "The registry did not accept the credentials.\nTIP Run `docker login"),
         (404, "library/busybox:latest: not found", "Check the base image's name, tag and registry"),
     ],
 )
@@ -227,19 +233,17 @@ def test_a_registry_that_refuses_ends_the_build_at_once(
 
 
 @retries
-@pytest.mark.usefixtures("containerd_engine")
+@pytest.mark.usefixtures("some_engine", "amd64")
 def test_a_layer_that_is_unavailable_is_retried(registry: Registry, attempts: Attempts) -> None:
-    # A graphdriver engine asks for a layer up to six times by itself, which takes it 50 s.
+    # An engine with the graphdriver store requests a layer up to six times, which takes 50 seconds.
     repository, layer = fresh_base(registry)
     with failing(registry, 503, where=layer, fails=lambda: attempts.begun == 1) as proxy:
         attempts.build(f"FROM {proxy.address}/{repository}\nCOPY Dockerfile /\n")
     assert attempts.count == 2
 
 
-@pytest.mark.usefixtures("containerd_engine")
-def test_a_layer_whose_connection_is_reset_is_asked_for_again_by_buildkit(
-    registry: Registry, attempts: Attempts
-) -> None:
+@pytest.mark.usefixtures("some_engine", "amd64")
+def test_buildkit_requests_a_layer_again_after_a_connection_reset(registry: Registry, attempts: Attempts) -> None:
     repository, layer = fresh_base(registry)
     with failing(registry, "reset", where=layer, fails=lambda: len(proxy.asked) == 1) as proxy:
         attempts.build(f"FROM {proxy.address}/{repository}\nCOPY Dockerfile /\n")
@@ -247,14 +251,14 @@ def test_a_layer_whose_connection_is_reset_is_asked_for_again_by_buildkit(
     assert attempts.count == 1
 
 
-@pytest.mark.usefixtures("containerd_engine")
+@pytest.mark.usefixtures("some_engine", "amd64")
 def test_a_download_that_is_stuck_is_stopped_by_timeout(registry: Registry, attempts: Attempts) -> None:
-    # More than five seconds: after these buildx shows how far the download is, once more, and once more.
+    # The timeout is longer than five seconds, after which buildx repeats the progress of the download.
     repository, layer = fresh_base(registry)
     with failing(registry, "stall", where=layer) as proxy, pytest.raises(BuildError) as error:
         attempts.build(f"FROM {proxy.address}/{repository}\nCOPY Dockerfile /\n", timeout=7)
     assert str(error.value) == (
-        "The build was stopped: it printed nothing new for 7 seconds (timeout=7). Give a larger timeout, or none."
+        "The build was stopped: it printed nothing new for 7 seconds (timeout=7).\nTIP Increase timeout, or omit it."
     )
     assert attempts.count == 1
 
@@ -279,33 +283,34 @@ RUNS = {
 
 @pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize("way", RUNS)
-def test_what_a_command_says_is_no_fault_of_a_registry(attempts: Attempts, way: str) -> None:
-    # One build for all words.
+def test_output_of_a_command_does_not_count_as_a_registry_fault(attempts: Attempts, way: str) -> None:
+    # One build prints all words.
     (attempts.context / "words").write_text("\n".join(WORDS))
     cache = str(uuid4())
     mount = f"--mount=type=cache,id={cache},target=/once"
     run = RUNS[way].format(mount=mount, once=f"{mount} echo >> /once/runs", words=" ".join(WORDS))
     with pytest.raises(BuildError) as error:
-        attempts.build(f"FROM busybox\nCOPY words /\n{run}\n")
-    said = str(error.value).lower()
-    assert [each for each in [*WORDS, "denied"] if each.lower() in said] == []
-    assert "returned a non-zero code: 3" in said
+        attempts.build(f"FROM {BUSYBOX}\nCOPY words /\n{run}\n")
+    message = str(error.value).lower()
+    assert [each for each in [*WORDS, "denied"] if each.lower() in message] == []
+    assert "returned a non-zero code: 3" in message
     assert attempts.count == 1
     assert runs_of(cache, attempts) == 1
 
 
 def runs_of(cache: str, attempts: Attempts) -> int:
-    """How often a command has run that adds a line to a file in this cache of BuildKit's."""
+    """Return how often a command ran that adds a line to a file in this cache of BuildKit."""
     mark = str(uuid4())
-    attempts.build(f"FROM busybox\nRUN --mount=type=cache,id={cache},target=/once echo {mark} $(wc -l < /once/runs)\n")
+    count = f"RUN --mount=type=cache,id={cache},target=/once echo {mark} $(wc -l < /once/runs)"
+    attempts.build(f"FROM {BUSYBOX}\n{count}\n")
     (line,) = [line for line in attempts.stream.getvalue().splitlines() if f" {mark} " in line and "wc" not in line]
     return int(line.rpartition(" ")[2])
 
 
 @pytest.mark.usefixtures("engine")
-def test_a_command_that_is_denied_gets_no_hint_at_docker_login(attempts: Attempts) -> None:
-    (attempts.context / "Dockerfile").write_text("FROM busybox\nRUN echo 'Permission denied' >&2; exit 1\n")
+def test_a_command_that_prints_denied_causes_no_hint_about_docker_login(attempts: Attempts) -> None:
+    (attempts.context / "Dockerfile").write_text(f"FROM {BUSYBOX}\nRUN echo 'Permission denied' >&2; exit 1\n")
     with pytest.raises(BuildError) as error:
-        build_docker_image("denied", dockerfile="Dockerfile", tag="x", pull=False, ignore_cache=True)
+        build_docker_image(f"{PREFIX}/denied", dockerfile="Dockerfile", tag="x", pull=False, ignore_cache=True)
     assert "docker login" not in str(error.value)
     assert "returned a non-zero code: 1" in str(error.value)

@@ -1,34 +1,36 @@
-"""The image is in the engine that Prefect pushes from, whatever contexts and builders there are, or the build fails."""
+"""The image is in the engine from which Prefect pushes, with any context and builder, or the build fails."""
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
-import socket
-import socketserver
 import subprocess
 import sys
-import threading
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
 from prefect.utilities.dockerutils import docker_client
 
-from both_builders import Failed, build
 from conftest import missing
+from engines.contents import remove_cache_since
+from engines.published import Published
+from prefect_docker_attest.errors import OptionError
+from support.both_builders import Failed, build
+from support.names import BUSYBOX, CONTEXTS, PREFIX
+from support.remote_builder import configuration
+from support.ways import settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pathlib import Path
 
     from conftest import Setting
-    from private_docker import Engine, PrivateDocker, Store
+    from engines.private import Engine, PrivateDocker, Registry, Store
+    from support.remote_builder import RemoteBuilder
 
-UNIQUE = str(Path(__file__).parents[1] / "contexts/unique")
+UNIQUE = str(CONTEXTS / "unique")
 
-# What the docker CLI and docker-py 7.2 look at, in this order; docker-py 7.1 knows the first and the last. The standard
+# The docker CLI and docker-py 7.2 use these in this order. docker-py 7.1 uses only the first and the last. The standard
 # socket is the graphdriver engine's, the context `other` the containerd engine's.
 WAYS: dict[str, tuple[dict[str, str], Store, Store]] = {
     "nothing said": ({}, "graphdriver", "graphdriver"),
@@ -61,16 +63,6 @@ print(docker.__version__, json.dumps(built))
 """
 
 
-def configuration(engine: Engine, folder: Path) -> str:
-    """A configuration of the docker CLI that tests may change."""
-    (folder / "cli-plugins").mkdir(parents=True)
-    plugin = "cli-plugins/docker-buildx"
-    (folder / plugin).symlink_to(Path(engine.environment["DOCKER_CONFIG"]) / plugin)
-    # Without the file, docker-py 7.2 does not find the contexts beside it; the docker CLI does.
-    (folder / "config.json").write_text("{}")
-    return str(folder)
-
-
 def docker(*arguments: str) -> str:
     return subprocess.run(["docker", *arguments], check=True, capture_output=True, text=True).stdout
 
@@ -79,7 +71,7 @@ def docker(*arguments: str) -> str:
 def each_way(
     request: pytest.FixtureRequest, private_docker: PrivateDocker, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[bool, str]:
-    """Whether docker-py follows contexts, and the name of the images, to which the number of each way is the tag."""
+    """Whether docker-py uses contexts, and the name of the images. The number of each way is its tag."""
     folder = tmp_path_factory.mktemp("docker-py")
     if request.param:
         install = ("-m", "uv", "pip", "install", "--quiet", "--no-config", "--no-deps", f"--target={folder}/packages")
@@ -97,12 +89,12 @@ def each_way(
             there = {**environment, "DOCKER_CONFIG": config}
             subprocess.run(["docker", "context", *command], env=there, check=True, capture_output=True)
     values = {"USING_OTHER": using_other, **{store.upper(): engine.host for store, engine in engines.items()}}
-    name = f"right-engine-{uuid4()}"
+    name = f"{PREFIX}/right-engine-{uuid4()}"
     ways = {
         f"{name}:{number}": {key: values.get(value, value) for key, value in way[0].items()}
         for number, way in enumerate(WAYS.values())
     }
-    # In a /run of its own, the standard socket is an engine's.
+    # In a separate /run, the standard socket is that of an engine.
     own_run = 'mount -t tmpfs tmpfs /run && ln -s "$0" /run/docker.sock && exec "$@"'
     standard = engines["graphdriver"].host.removeprefix("unix://")
     done = subprocess.run(
@@ -135,55 +127,8 @@ def test_the_engine_is_the_one_that_docker_py_finds(
     assert found == [expected]
 
 
-class BuildKit(socketserver.ThreadingUnixStreamServer):
-    """An engine's BuildKit as a daemon of its own: what comes at a socket goes to `/grpc` of the engine's API."""
-
-    daemon_threads = True
-
-    def __init__(self, engine: Engine, path: Path) -> None:
-        super().__init__(str(path), _Relay)
-        self.address = f"unix://{path}"
-        self.engine = engine.host.removeprefix("unix://")
-
-
-class _Relay(socketserver.BaseRequestHandler):
-    server: BuildKit
-
-    def handle(self) -> None:
-        with socket.socket(socket.AF_UNIX) as engine:
-            engine.connect(self.server.engine)
-            engine.sendall(b"POST /grpc HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
-            answer = b""
-            while not answer.endswith(b"\r\n\r\n"):
-                answer += engine.recv(1)
-            threading.Thread(target=self._copy, args=(self.request, engine), daemon=True).start()
-            self._copy(engine, self.request)
-
-    @staticmethod
-    def _copy(source: socket.socket, target: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while piece := source.recv(65536):
-                target.sendall(piece)
-            target.shutdown(socket.SHUT_WR)
-
-
-@pytest.fixture
-def own_configuration(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DOCKER_CONFIG", configuration(engine, tmp_path / "configuration"))
-
-
-@pytest.fixture
-def far(own_configuration: None, private_docker: PrivateDocker, tmp_path: Path) -> Iterator[str]:  # noqa: ARG001
-    """The name of a builder outside the engine: driver `remote`."""
-    with BuildKit(private_docker.engines["containerd"], tmp_path / "buildkit.sock") as buildkit:
-        threading.Thread(target=buildkit.serve_forever, daemon=True).start()
-        docker("buildx", "create", "--name=far", "--driver=remote", buildkit.address)
-        yield "far"
-        buildkit.shutdown()
-
-
 def choose(builder: str, choice: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Choose a builder as users of docker do, or by the options that this returns."""
+    """Select a builder like users of docker, or with the options that this returns."""
     if choice == "docker buildx use":
         docker("buildx", "use", builder)
     elif choice == "BUILDX_BUILDER":
@@ -192,38 +137,73 @@ def choose(builder: str, choice: str, monkeypatch: pytest.MonkeyPatch) -> dict[s
 
 
 @pytest.mark.parametrize("choice", ["docker buildx use", "BUILDX_BUILDER", "builder="])
-@pytest.mark.parametrize("tag", ["right-engine:far", None], ids=["tagged", "untagged"])
+@pytest.mark.parametrize("tag", [f"{PREFIX}/right-engine:far", None], ids=["tagged", "untagged"])
 def test_a_builder_elsewhere_loads_into_this_engine(
-    choice: str, tag: str | None, engine: Engine, far: str, monkeypatch: pytest.MonkeyPatch
+    choice: str, tag: str | None, engine: Engine, far: RemoteBuilder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = choose(far, choice, monkeypatch)
+    options = choose(far.name, choice, monkeypatch)
     if tag:
-        build(switched_on=False, fileobj=io.BytesIO(b"FROM busybox\n"), tag=tag)  # an older image of that name
+        # The engine has an older image with this name.
+        build(switched_on=False, fileobj=io.BytesIO(f"FROM {BUSYBOX}\n".encode()), tag=tag)
         options["tag"] = tag
     built = build(switched_on=True, path=UNIQUE, **options)
-    # Not always the first line: buildx's log may come before.
-    assert any(f'with "{far}"' in event.get("stream", "") for event in built.events)
-    said = engine.run("docker", "run", "--rm", tag or built.image, "cat", "/unique").stdout
-    assert repr(said) in built.holds["/unique"]
+    # Lines of buildx's log can come before it.
+    assert any(f'with "{far.name}"' in event.get("stream", "") for event in built.events)
+    content = engine.output_of(tag or built.image, "cat", "/unique")
+    assert repr(content) in built.files["/unique"]
     assert (
         engine.run("docker", "image", "inspect", "--format={{.Id}}", tag or built.image).stdout.strip() == built.image
     )
+
+
+ONLY_HERE = f"{PREFIX}/only-here:1"
+
+
+def test_settings_reach_a_builder_elsewhere(far_in_use: RemoteBuilder, registry: Registry) -> None:
+    name = f"{registry.address}/far/{uuid4()}"
+    cache = "type=registry,ref={image}:{platform}"
+    with settings(platform="linux/arm64", cache_from=cache, cache_to=cache, disable_attestations=True):
+        built = build(switched_on=True, path=UNIQUE, tag=f"{name}:1", nocache=False)
+        remove_cache_since(far_in_use.engine, frozenset())
+        again = build(switched_on=True, path=UNIQUE, tag=f"{name}:2", nocache=False)
+    assert built.config["Architecture"] == "arm64"
+    assert again.files["/unique"] == built.files["/unique"]
+    assert Published(f"{name}:linux-arm64").manifest()
+
+
+@pytest.mark.parametrize("wanted", ["docker", "oci"])
+def test_media_types_of_a_builder_elsewhere(
+    wanted: str, engine: Engine, far: RemoteBuilder, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choose(far.name, "docker buildx use", monkeypatch)
+    name = f"{registry.address}/far/{uuid4()}:1"
+    with settings(media_types=wanted, disable_attestations=True):
+        if engine.store == "graphdriver" and wanted == "oci":
+            with pytest.raises(OptionError, match="PREFECT_DOCKER_MEDIA_TYPES='oci'"):
+                build(switched_on=True, path=UNIQUE, tag=name)
+            return
+        build(switched_on=True, path=UNIQUE, tag=name)
+    engine.run("docker", "push", name)
+    assert ("vnd.oci." in Published(name).manifest()["mediaType"]) == (wanted == "oci")
 
 
 in_graphdriver_engine = pytest.mark.parametrize("engine", ["graphdriver"], indirect=True)
 
 
 @in_graphdriver_engine
-def test_a_base_image_that_only_this_engine_has(engine: Engine, far: str) -> None:
-    build(switched_on=False, fileobj=io.BytesIO(b"FROM busybox\n"), tag="only/here:1")
-    assert build(switched_on=True, fileobj=io.BytesIO(b"FROM only/here:1\n"))
+def test_a_base_image_that_only_this_engine_has(engine: Engine, far: RemoteBuilder) -> None:
+    build(switched_on=False, fileobj=io.BytesIO(f"FROM {BUSYBOX}\n".encode()), tag=ONLY_HERE)
+    assert build(switched_on=True, fileobj=io.BytesIO(f"FROM {ONLY_HERE}\n".encode()))
     assert engine
-    with pytest.raises(Failed, match=r"(?s)only/here:1: .* does not see images that only this engine has"):
-        build(switched_on=True, fileobj=io.BytesIO(b"FROM only/here:1\n"), builder=far)
+    with pytest.raises(
+        Failed,
+        match=r"(?s)only-here:1: .*\nTIP .* If only this Docker Engine has the base image, push it to a registry",
+    ):
+        build(switched_on=True, fileobj=io.BytesIO(f"FROM {ONLY_HERE}\n".encode()), builder=far.name)
 
 
 @pytest.fixture
-def other(own_configuration: None, private_docker: PrivateDocker) -> str:  # noqa: ARG001
+def other(own_configuration: Path, private_docker: PrivateDocker) -> str:  # noqa: ARG001
     """The name of a context, which is also that of a builder: the engine with the containerd image store."""
     docker("context", "create", "other", f"--docker=host={private_docker.engines['containerd'].host}")
     return "other"
@@ -235,7 +215,7 @@ def test_another_engine_as_builder_is_refused(
     choice: str, engine: Engine, other: str, private_docker: PrivateDocker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = choose(other, choice, monkeypatch)
-    tag = f"right-engine:{uuid4()}"
+    tag = f"{PREFIX}/right-engine:{uuid4()}"
     with pytest.raises(Failed, match=r'to switch to context "other"'):
         build(switched_on=True, path=UNIQUE, tag=tag, **options)
     assert engine
@@ -248,11 +228,11 @@ def test_an_image_in_another_engine_is_an_error_that_names_this_one_and_the_buil
     engine: Engine, private_docker: PrivateDocker, setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with setting(True), docker_client() as client:
-        # What the program that uses Prefect changes after that, only the docker CLI sees.
+        # Only the docker CLI sees changes of the environment after the client was opened.
         monkeypatch.setenv("DOCKER_HOST", private_docker.engines["containerd"].host)
-        events = list(client.api.build(path=UNIQUE, tag="right-engine:elsewhere", decode=True))
+        events = list(client.api.build(path=UNIQUE, tag=f"{PREFIX}/right-engine:elsewhere", decode=True))
     error = events[-1]["error"]
-    assert "does not hold its image (sha256:" in error
+    assert "does not hold the image sha256:" in error
     assert engine.host in error
-    assert "Name: default, Driver: docker" in error
-    assert engine.run("docker", "image", "inspect", "right-engine:elsewhere", check=False).returncode
+    assert "(builder default, driver docker)" in error
+    assert engine.run("docker", "image", "inspect", f"{PREFIX}/right-engine:elsewhere", check=False).returncode

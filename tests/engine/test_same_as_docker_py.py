@@ -1,4 +1,4 @@
-"""The same image as docker-py's classic builder makes of the same call, on both image stores."""
+"""A call makes the same image as with docker-py's classic builder, on both image stores."""
 
 from __future__ import annotations
 
@@ -23,27 +23,28 @@ from docker.errors import DockerException
 from docker.models.images import Image
 from prefect.utilities.dockerutils import docker_client
 
-from both_builders import Built, Failed, build, differences
 from prefect_docker_attest.errors import OptionError
+from support.both_builders import Built, Failed, build, differences
+from support.names import BUSYBOX, CONTEXTS, PREFIX
 
 if TYPE_CHECKING:
     from conftest import Setting
-    from private_docker import Engine, Registry
+    from engines.private import Engine, Registry
 
 Options = Mapping[str, Any]
 MakeOptions = Callable[[Path], Options]
 
-CONTEXTS = Path(__file__).parents[1] / "contexts"
 COPY_ALL = "FROM scratch\nCOPY . /context/\n"
 
 
 def folder(name: str, **options: Any) -> MakeOptions:
-    """A build of one of the contexts beside these tests."""
-    return lambda _: {"path": str(CONTEXTS / name), **options}
+    """Return a build of one of the contexts in this repository."""
+    # docker-py adds the configured proxies to the caller's `buildargs`.
+    return lambda _: {"path": str(CONTEXTS / name), **copy.deepcopy(options)}
 
 
 def written(files: Mapping[str, str], **options: Any) -> MakeOptions:
-    """A build of a context with these files, and a Dockerfile that copies them all."""
+    """Return a build of a context with these files, and with a Dockerfile that copies them."""
 
     def make(empty: Path) -> Options:
         for name, text in {"Dockerfile": COPY_ALL, **files}.items():
@@ -55,19 +56,29 @@ def written(files: Mapping[str, str], **options: Any) -> MakeOptions:
 
 
 def named(name: str) -> MakeOptions:
-    """A build by a Dockerfile of that name."""
+    """Return a build with a Dockerfile of this name."""
     return written({"Dockerfile": "FROM the.wrong/Dockerfile", name: COPY_ALL}, dockerfile=name)
 
 
 def archive(target: Path | IO[bytes], compression: str = "", **options: Any) -> tarfile.TarFile:
-    """A tar that is to be written."""
+    """Return a tar file to write to."""
     mode: Any = f"w:{compression}"
     given: Any = {"name": target} if isinstance(target, Path) else {"fileobj": target}
     return tarfile.open(mode=mode, **given, **options)
 
 
+def owned(uid: int, gid: int) -> Callable[[tarfile.TarInfo], tarfile.TarInfo]:
+    """Return a filter that makes this user and group the owner of a tar's members."""
+
+    def filtered(member: tarfile.TarInfo) -> tarfile.TarInfo:
+        member.uid, member.gid = uid, gid
+        return member
+
+    return filtered
+
+
 def tarred(compression: str = "", **options: Any) -> MakeOptions:
-    """A build of a tar as Python writes it, with an extended header for each file."""
+    """Return a build of a tar that Python wrote, with an extended header for each file."""
 
     def make(empty: Path) -> Options:
         for name in ("Dockerfile", ".dockerignore", "x", "docker/file"):
@@ -85,7 +96,7 @@ def tarred(compression: str = "", **options: Any) -> MakeOptions:
 
 
 CASES: dict[str, MakeOptions] = {
-    # What is sent
+    # The content of the context
     "ignored by all kinds of lines": folder("ignored"),
     "ignored but for some": folder("ignored-but"),
     "ignored with the Dockerfile, lines of Windows": folder("ignored-itself"),
@@ -97,7 +108,7 @@ CASES: dict[str, MakeOptions] = {
     **{f"a Dockerfile {name!r}": named(name) for name in ("-f", "-", " [1]* ", "!x", "a\\b\nc", "Dök er,$HOME")},
     "files of odd names": written(dict.fromkeys(("-rf", "new\nline", "back\\slash", "*", "ü ñ", "a" * 120), "")),
     "gzip": folder("ignored", gzip=True),
-    # How it is given
+    # Ways to pass the context
     "a Dockerfile in memory": lambda _: {"fileobj": io.BytesIO(COPY_ALL.encode()), "dockerfile": "Dockerfile"},
     "a tar": tarred(),
     "a tar by gzip": tarred("gz", encoding="gzip"),
@@ -106,7 +117,7 @@ CASES: dict[str, MakeOptions] = {
     "a tar by gzip, not said": tarred("gz"),
     "a plain tar, said to be gzip": tarred(encoding="gzip"),
     "a tar's nested Dockerfile": tarred(dockerfile="/docker/file"),
-    # What the Dockerfile does
+    # Instructions of the Dockerfile
     "all of a config": folder("config", buildargs={"PORT": "9001"}),
     "shell forms, small letters, Windows' line ends": folder("shells"),
     "stages": folder("stages"),
@@ -114,7 +125,7 @@ CASES: dict[str, MakeOptions] = {
     "arguments": folder(
         "arguments",
         buildargs={
-            "BASE": "busybox",
+            "BASE": BUSYBOX,
             "GIVEN": 'it\'s "q" $HOME `x` \\ = , ; ü\nnext --line',
             "EMPTY": "",
             "UNSET": None,
@@ -136,7 +147,7 @@ CASES: dict[str, MakeOptions] = {
             "0": "",
         },
     ),
-    # What surrounds it
+    # Other options
     "hosts, shared memory": folder(
         "surroundings", extra_hosts={"one.example": "10.1.2.3", "two": "::1"}, shmsize=32 * 2**20
     ),
@@ -149,7 +160,7 @@ CASES: dict[str, MakeOptions] = {
     "no network": folder("surroundings", network_mode="none", extra_hosts={}),
     "the host's network": folder("surroundings", network_mode="host", extra_hosts="two:10.1.2.3"),
     "proxies": folder("proxies", buildargs={"HTTP_PROXY": "http://u:p@x:1", "https_proxy": "y", "NO_PROXY": "a,b"}),
-    # What changes nothing
+    # Options without an effect
     "a short platform": folder("nested", dockerfile="docker/app.Dockerfile", platform="amd64"),
     "defaults": folder(
         "ignored",
@@ -220,7 +231,7 @@ def archives_that_are_added(empty: Path) -> Options:
     written({"Dockerfile": f"FROM scratch\n{text}ADD no.tar.gz /no/\nCOPY x. /copied/\n", "no.tar.gz": "no"})(empty)
     for kind in ("", "gz", "bz2", "xz"):
         with archive(empty / f"x.{kind}", kind) as tar:
-            tar.add(CONTEXTS / "stages", "stages", filter=lambda member: member.replace(uid=5, gid=7, deep=False))
+            tar.add(CONTEXTS / "stages", "stages", filter=owned(5, 7))
     return {"path": str(empty)}
 
 
@@ -248,13 +259,13 @@ def a_dockerfile_in_a_file(_: Path) -> Options:
 
 @case
 def a_base_image_with_triggers(_: Path) -> Options:
-    base = 'FROM busybox\nONBUILD COPY a /copied\nONBUILD RUN echo $X > /ran\nENV X=1\nCMD ["base"]\nLABEL base=1\n'
-    build(switched_on=False, fileobj=io.BytesIO(base.encode()), tag="same/onbuild")
+    base = f'FROM {BUSYBOX}\nONBUILD COPY a /copied\nONBUILD RUN echo $X > /ran\nENV X=1\nCMD ["base"]\nLABEL base=1\n'
+    build(switched_on=False, fileobj=io.BytesIO(base.encode()), tag=f"{PREFIX}/onbuild")
     return {"path": str(CONTEXTS / "inherits"), "labels": {"base": "given"}}
 
 
 def both(make: MakeOptions, folder: Path) -> tuple[Built, Built]:
-    """The image of docker-py's builder and that of ours."""
+    """Return the image of docker-py's builder, and that of this package."""
     options = []
     for name in ("classic", "ours"):
         (folder / name).mkdir()
@@ -274,7 +285,7 @@ def test_the_image_is_the_same(name: str, tmp_path: Path) -> None:
 
 
 class Web(http.server.ThreadingHTTPServer):
-    """A folder over HTTP."""
+    """Serve a folder over HTTP."""
 
     def __init__(self, folder: Path) -> None:
         handler = type("Quiet", (http.server.SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
@@ -283,16 +294,16 @@ class Web(http.server.ThreadingHTTPServer):
 
 
 @pytest.fixture(scope="module")
-def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def web(engine_is_here: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:  # noqa: ARG001 it listens here
     """The address of a server with tars, a Dockerfile and a git repository."""
     served, work = tmp_path_factory.mktemp("web"), tmp_path_factory.mktemp("work")
     written({"x": "1", "docker/file": COPY_ALL + "LABEL from=nested\n", "docker/Dockerfile": COPY_ALL})(work)
     for kind in ("", "gz", "xz"):
-        # BuildKit knows a remote tar with extended headers only where it is compressed.
+        # BuildKit recognizes a remote tar with extended headers only if it is compressed.
         known = tarfile.PAX_FORMAT if kind else tarfile.GNU_FORMAT
         with archive(served / f"context.tar.{kind}", kind, format=known) as tar:
-            tar.add(work, "", filter=lambda member: member.replace(uid=0, gid=0, deep=False))
-    (served / "Dockerfile").write_text("FROM busybox\nENV X=1\nRUN echo $X > /x\n")
+            tar.add(work, "", filter=owned(0, 0))
+    (served / "Dockerfile").write_text(f"FROM {BUSYBOX}\nENV X=1\nRUN echo $X > /x\n")
     author = ("-c", "user.name=Ada", "-c", "user.email=ada@example.com")
     for command in (
         ("init", "--quiet", "--initial-branch=main"),
@@ -324,8 +335,8 @@ def test_the_image_of_a_remote_context_is_the_same(place: str, web: str, tmp_pat
     classic, ours = both(lambda _: {"path": f"{web}/{place}", **REMOTE[place]}, tmp_path)
     different = differences(classic, ours)
     if place.endswith("main"):
-        # Each has fetched in its own way.
-        assert "/context/.git/HEAD" in classic.holds.keys() & ours.holds.keys()
+        # Each builder has downloaded the context in its own way.
+        assert "/context/.git/HEAD" in classic.files.keys() & ours.files.keys()
         different = {name: each for name, each in different.items() if not name.startswith("/context/.git/")}
     assert different == {}
 
@@ -339,7 +350,7 @@ PROXIES: dict[str, Options] = {
 }
 
 
-@pytest.mark.usefixtures("containerd_engine")
+@pytest.mark.usefixtures("some_engine")
 @pytest.mark.parametrize("name", PROXIES)
 def test_proxies_of_the_dockers_configuration(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     configuration = tmp_path / "configuration"
@@ -349,7 +360,7 @@ def test_proxies_of_the_dockers_configuration(name: str, tmp_path: Path, monkeyp
     (configuration / "config.json").write_text(json.dumps({"proxies": proxies}))
     monkeypatch.setenv("DOCKER_CONFIG", str(configuration))
 
-    assert differences(*both(folder("proxies", **copy.deepcopy(PROXIES[name])), tmp_path)) == {}
+    assert differences(*both(folder("proxies", **PROXIES[name]), tmp_path)) == {}
 
 
 @pytest.mark.parametrize("base", ["changed", "only-here"])
@@ -368,26 +379,26 @@ def test_the_base_image_is_the_same_one(engine: Engine, registry: Registry, base
     for switched_on in (False, True):
         try:
             built = build(switched_on=switched_on, fileobj=io.BytesIO(f"FROM {name}\n".encode()), pull=pull)
-            found.append(built.says["Labels"]["is"])
+            found.append(built.config["Labels"]["is"])
         except Failed:
             found.append("none")
         make("in the engine")
     assert found == [("in the registry" if base == "changed" else "none") if pull else "in the engine"] * 2
 
 
-@pytest.mark.usefixtures("containerd_engine")
+@pytest.mark.usefixtures("some_engine")
 @pytest.mark.parametrize("switched_on", [False, True])
-def test_nocache_does_each_step_anew(switched_on: bool) -> None:
+def test_nocache_runs_each_step_again(switched_on: bool) -> None:
     def made(nocache: bool) -> str:
-        dockerfile = io.BytesIO(b"FROM busybox\nRUN cat /proc/sys/kernel/random/uuid > /made\n")
-        return build(switched_on=switched_on, fileobj=dockerfile, nocache=nocache).holds["/made"]
+        dockerfile = io.BytesIO(f"FROM {BUSYBOX}\nRUN cat /proc/sys/kernel/random/uuid > /made\n".encode())
+        return build(switched_on=switched_on, fileobj=dockerfile, nocache=nocache).files["/made"]
 
     first = made(nocache=True)
     assert made(nocache=False) == first != made(nocache=True)
 
 
 @pytest.mark.usefixtures("engine")
-@pytest.mark.parametrize("options", [{"quiet": True}, {"tag": "same:as"}], ids=str)
+@pytest.mark.parametrize("options", [{"quiet": True}, {"tag": f"{PREFIX}/same:as"}], ids=str)
 @pytest.mark.parametrize("switched_on", [False, True])
 def test_images_build_returns_the_image_and_its_log(
     setting: Setting, switched_on: bool, options: dict[str, Any]
@@ -395,17 +406,29 @@ def test_images_build_returns_the_image_and_its_log(
     with setting(switched_on), docker_client() as client:
         log: Any
         image, log = client.images.build(path=str(CONTEXTS / "nested"), dockerfile="docker/app.Dockerfile", **options)
-        said = "".join(event.get("stream", "") for event in log)
+        output = "".join(event.get("stream", "") for event in log)
     assert isinstance(image, Image)
     assert image.labels["from"] == "nested"
     assert image.tags == ([options["tag"]] if "tag" in options else [])
     if "quiet" in options:
-        assert said == f"{image.id}\n"
+        assert output == f"{image.id}\n"
     else:
-        assert "LABEL from=nested" in said or "COPY . /context/" in said
+        assert "LABEL from=nested" in output or "COPY . /context/" in output
 
 
-@pytest.mark.usefixtures("graphdriver_engine")
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize(("text", "means_on"), [("false", False), (" None ", False), ("off", True)])
+def test_a_boolean_given_as_a_string_means_the_same(text: str, means_on: bool) -> None:
+    context = str(CONTEXTS / "unique")
+    builds_again = []
+    for switched_on in (False, True):
+        first = build(switched_on=switched_on, path=context, nocache=False)
+        again = build(switched_on=switched_on, path=context, nocache=text)
+        builds_again.append(first.files["/unique"] != again.files["/unique"])
+    assert builds_again == [means_on, means_on]
+
+
+@pytest.mark.usefixtures("some_engine")
 def test_without_decode_events_are_lines_of_json(setting: Setting) -> None:
     with setting(True), docker_client() as client:
         lines = list(client.api.build(path=str(CONTEXTS / "nested"), dockerfile="docker/app.Dockerfile"))
@@ -420,7 +443,7 @@ def missing_file() -> Any:
     return content  # at its end
 
 
-# What docker-py checks before it builds, and the exception that it raises then.
+# The checks that docker-py makes before a build, with their exceptions.
 CHECKS: dict[str, tuple[Callable[[], Options], type[Exception]]] = {
     "nothing given": (dict, TypeError),
     "no such folder": (lambda: {"path": "/nowhere"}, TypeError),
@@ -443,9 +466,9 @@ CHECKS: dict[str, tuple[Callable[[], Options], type[Exception]]] = {
 }
 
 
-@pytest.mark.usefixtures("graphdriver_engine")
+@pytest.mark.usefixtures("some_engine")
 @pytest.mark.parametrize("name", CHECKS)
-def test_what_docker_py_checks_is_checked_at_the_call(
+def test_checks_of_docker_py_happen_at_the_call(
     name: str, setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options, expected = CHECKS[name]
@@ -458,7 +481,7 @@ def test_what_docker_py_checks_is_checked_at_the_call(
     classic, ours = raised
     assert isinstance(classic, expected)
     if expected is DockerException:
-        # Prefect takes one of these for an engine that does not run.
+        # Prefect reports one of these as an engine that does not run.
         assert type(ours) is OptionError
         assert str(classic).replace("'", '"') in str(ours).replace("'", '"')
     elif expected is ValueError:
@@ -469,7 +492,7 @@ def test_what_docker_py_checks_is_checked_at_the_call(
             assert str(ours) in str(classic)
 
 
-# Builds that fail, each with what either builder's message says.
+# Builds that fail, with a part of the message that both builders have.
 FAILING: dict[str, tuple[MakeOptions, str]] = {
     "no Dockerfile": (written({}, dockerfile="Nope"), "Cannot locate specified Dockerfile"),
     "no Dockerfile of an odd name": (written({}, dockerfile="[1]"), "Cannot locate specified Dockerfile"),
@@ -480,7 +503,7 @@ FAILING: dict[str, tuple[MakeOptions, str]] = {
         written({"Dockerfile": "FROM scratch\nCOPY x /\n", "x": "", ".dockerignore": "x"}),
         "COPY failed",
     ),
-    "a step that fails": (written({"Dockerfile": "FROM busybox\nRUN exit 7\n"}), "returned a non-zero code: 7"),
+    "a step that fails": (written({"Dockerfile": f"FROM {BUSYBOX}\nRUN exit 7\n"}), "returned a non-zero code: 7"),
     "no such stage": (folder("stages", target="nope"), 'target stage "nope" could not be found'),
     "a stage by its number": (folder("stages", target="1"), 'target stage "1" could not be found'),
     "no such platform": (folder("stages", platform="a/b/c/d"), "cannot parse platform specifier"),
@@ -490,9 +513,9 @@ FAILING: dict[str, tuple[MakeOptions, str]] = {
 }
 
 
-@pytest.mark.usefixtures("containerd_engine")
+@pytest.mark.usefixtures("some_engine")
 @pytest.mark.parametrize("name", FAILING)
-def test_what_fails_fails_with_words_that_are_known(name: str, tmp_path: Path) -> None:
+def test_failures_contain_the_phrases_of_the_classic_builder(name: str, tmp_path: Path) -> None:
     make, words = FAILING[name]
     for switched_on in (False, True):
         (tmp_path / str(switched_on)).mkdir()

@@ -1,4 +1,4 @@
-"""What a build is given stays what it is: no secret on a command line, no value that becomes a flag or a variable."""
+"""Values reach the build unchanged: no secret is on a command line, and no value becomes a flag or a variable."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,10 +20,12 @@ from uuid import uuid4
 import pytest
 from prefect.utilities.dockerutils import BuildError, build_image, docker_client
 
+from support.names import BUSYBOX
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from private_docker import Engine
+    from engines.private import Engine
 
 pytestmark = pytest.mark.usefixtures("switched_on")
 
@@ -46,7 +49,7 @@ def output_of(image_id: str, *command: str) -> bytes:
 
 @contextmanager
 def every_command_line() -> Iterator[set[bytes]]:
-    """All command lines that are on this machine in the meantime."""
+    """Record all command lines on this machine inside a ``with``."""
     seen: set[bytes] = set()
     over = threading.Event()
 
@@ -66,8 +69,9 @@ def every_command_line() -> Iterator[set[bytes]]:
         watcher.join()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc of Linux")
 @pytest.mark.usefixtures("engine")
-def test_values_stand_on_no_command_line_and_in_no_line_of_output(
+def test_values_are_neither_on_a_command_line_nor_in_the_output(
     context: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     values = {name: f"{name}-{uuid4()}" for name in ("plain", "token", "inherited", "variable", "file")}
@@ -75,9 +79,9 @@ def test_values_stand_on_no_command_line_and_in_no_line_of_output(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", values["inherited"])
     (tmp_path / "secret").write_text(values["file"])
     mounts = "--mount=type=secret,id=one --mount=type=secret,id=two"
-    # BuildKit names a step by its instruction, with the values of arguments put in.
+    # BuildKit names a step by its instruction with the values of build arguments.
     use = 'echo "$PLAIN $TOKEN $AWS_SECRET_ACCESS_KEY" > /all; cat /run/secrets/* >> /all; sleep 2'
-    dockerfile = f"FROM busybox\nARG PLAIN TOKEN AWS_SECRET_ACCESS_KEY\nRUN {mounts} {use}\n"
+    dockerfile = f"FROM {BUSYBOX}\nARG PLAIN TOKEN AWS_SECRET_ACCESS_KEY\nRUN {mounts} {use}\n"
     given: dict[str, Any] = {
         "buildargs": {"PLAIN": values["plain"], "TOKEN": values["token"], "AWS_SECRET_ACCESS_KEY": values["inherited"]},
         "secrets": ["id=one,env=A_SECRET", f"id=two,src={tmp_path}/secret"],
@@ -92,12 +96,12 @@ def test_values_stand_on_no_command_line_and_in_no_line_of_output(
         *(values[name] for name in ("plain", "token", "inherited")),
         values["variable"] + values["file"],
     ]
-    # The watch was on: it saw the docker CLI, its plugin, and the command itself.
+    # The record contains the docker CLI, its plugin, and the command of the step.
     docker = {one.split(b"\0")[0].rpartition(b"/")[2] for one in seen if b"--build-arg=TOKEN" in one.split(b"\0")}
     assert docker == {b"docker", b"docker-buildx"}
     assert any(one.split(b"\0")[-3:-1] == [b"sleep", b"2"] for one in seen)
     assert use in stream.getvalue()
-    assert '3/3] RUN test "$PLAIN$TOKEN" = ""\n' in str(error.value)
+    assert '3/3] RUN test "$PLAIN$TOKEN" = "". The command' in str(error.value)
     told = [*(one.decode(errors="replace") for one in seen), stream.getvalue(), str(error.value), caplog.text]
     assert [each for each in told if any(value in each for value in values.values())] == []
 
@@ -125,21 +129,21 @@ SABOTAGE = {
 
 
 @pytest.mark.usefixtures("engine")
-def test_names_that_would_change_a_tool_change_none_and_arrive_in_the_build(context: Path) -> None:
+def test_reserved_names_reach_the_build_and_change_no_program(context: Path) -> None:
     arguments = "".join(f"ARG {name}\n" for name in SABOTAGE)
     values = " ".join(f'"${name}"' for name in SABOTAGE)
-    # printf is the shell's own: there is no PATH here to find another.
+    # printf is a builtin of the shell, because there is no PATH here.
     image_id = build(
-        context, f"FROM busybox\n{arguments}RUN printf '%s\\n' {values} > /arguments\n", buildargs=SABOTAGE
+        context, f"FROM {BUSYBOX}\n{arguments}RUN printf '%s\\n' {values} > /arguments\n", buildargs=SABOTAGE
     )
     assert output_of(image_id, "cat", "/arguments").decode().splitlines() == list(SABOTAGE.values())
 
 
 class _Doorkeeper(http.server.BaseHTTPRequestHandler):
-    """A registry that asks everyone for a password, and has nothing."""
+    """A registry that requires a password and has no images."""
 
     def handle(self) -> None:
-        # Engines try TLS first, and are content with plain HTTP only where that is what answers.
+        # Engines try TLS first. They switch to plain HTTP only after a response in HTTP.
         if self.connection.recv(1, socket.MSG_PEEK) == b"\x16":
             self.wfile.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
         else:
@@ -157,11 +161,11 @@ class _Doorkeeper(http.server.BaseHTTPRequestHandler):
     do_HEAD = do_GET  # noqa: N815 the name is http.server's
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 the name is http.server's
-        """Print nothing."""
+        """Do not log requests."""
 
 
 @pytest.fixture
-def doorkeeper() -> Iterator[str]:
+def doorkeeper(engine_is_here: None) -> Iterator[str]:  # noqa: ARG001 it listens here
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Doorkeeper) as server:
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -176,58 +180,59 @@ echo '{{"ServerURL": "x", "Username": "user", "Secret": "password"}}'
 """
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc of Linux")
 def test_a_credential_helper_sees_no_reserved_name(
-    containerd_engine: Engine, context: Path, doorkeeper: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    some_engine: Engine, context: Path, doorkeeper: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     helper, record = tmp_path / "docker-credential-recorder", tmp_path / "record"
     helper.write_text(HELPER.format(record=record))
     helper.chmod(0o755)
     config = tmp_path / "config"
-    shutil.copytree(containerd_engine.environment["DOCKER_CONFIG"], config, symlinks=True)
+    shutil.copytree(some_engine.environment["DOCKER_CONFIG"], config, symlinks=True)
     (config / "config.json").write_text(json.dumps({"credHelpers": {doorkeeper: "recorder"}}))
     monkeypatch.setenv("DOCKER_CONFIG", str(config))
-    monkeypatch.setenv("PATH", f"{tmp_path}:{containerd_engine.environment['PATH']}")
+    monkeypatch.setenv("PATH", f"{tmp_path}:{some_engine.environment['PATH']}")
     with pytest.raises(BuildError, match="not found"):
         build(context, f"FROM {doorkeeper}/image\n", buildargs={**SABOTAGE, "PLAIN": "passed on"}, pull=True)
 
     seen = dict(line.split("=", 1) for line in record.read_text().splitlines() if "=" in line)
-    # So it would have seen the others.
+    # This shows that the helper would have seen the other variables too.
     assert seen["PLAIN"] == "passed on"
     assert seen["PATH"] == os.environ["PATH"]
     assert {name: seen[name] for name in SABOTAGE if seen.get(name) == SABOTAGE[name]} == {}
 
 
-@pytest.mark.usefixtures("containerd_engine")
+@pytest.mark.usefixtures("some_engine")
 @pytest.mark.parametrize("name", ["PLAIN", "AWS_SECRET_ACCESS_KEY"])
-def test_a_value_that_is_too_long_for_a_process_is_refused_in_words(context: Path, name: str) -> None:
+def test_a_value_that_is_too_long_is_refused_with_a_message(context: Path, name: str) -> None:
     with pytest.raises(BuildError, match="128 KiB for one value") as error:
-        build(context, "FROM busybox\n", buildargs={name: "secret" * 40_000})
+        build(context, f"FROM {BUSYBOX}\n", buildargs={name: "secret" * 40_000})
     assert "secretsecret" not in str(error.value)
     assert "secrets=['id=NAME,src=FILE']" in str(error.value)
 
 
-@pytest.mark.usefixtures("containerd_engine")
-def test_a_value_of_100_kib_arrives(context: Path) -> None:
+@pytest.mark.usefixtures("some_engine")
+def test_a_value_of_100_kib_reaches_the_build(context: Path) -> None:
     image_id = build(
-        context, 'FROM busybox\nARG LONG\nRUN printf %s "$LONG" > /long\n', buildargs={"LONG": "long" * 25_000}
+        context, f'FROM {BUSYBOX}\nARG LONG\nRUN printf %s "$LONG" > /long\n', buildargs={"LONG": "long" * 25_000}
     )
     assert output_of(image_id, "wc", "-c", "/long").split()[0] == b"100000"
 
 
-@pytest.mark.usefixtures("containerd_engine")
-def test_a_credential_on_the_command_line_is_warned_of_once(context: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.usefixtures("some_engine")
+def test_one_warning_for_a_credential_on_the_command_line(context: Path, caplog: pytest.LogCaptureFixture) -> None:
     given = {
         "AWS_SECRET_ACCESS_KEY": "very secret",
         "AWS_SESSION_TOKEN": "very secret",
         "AWS_REGION": "x",
         "TOKEN": "x",
     }
-    build(context, "FROM busybox\n", buildargs=given)
+    build(context, f"FROM {BUSYBOX}\n", buildargs=given)
     (warning,) = [record for record in caplog.records if record.name == OURS]
     assert warning.levelno == logging.WARNING
-    said = warning.getMessage()
-    assert "AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN are visible in the build's command line" in said
-    assert "secrets=['id=NAME,env=NAME']" in said
+    message = warning.getMessage()
+    assert "AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN are visible on the command line of the build" in message
+    assert "secrets=['id=NAME,env=NAME']" in message
     assert "very secret" not in caplog.text
 
 
@@ -238,12 +243,12 @@ NASTY = [
 
 
 @pytest.mark.usefixtures("engine")
-def test_nasty_values_arrive_as_they_are(context: Path) -> None:
+def test_special_characters_reach_the_build_unchanged(context: Path) -> None:
     buildargs = {f"A{number}": value for number, value in enumerate(NASTY)}
     labels = {f"label {value[:50]}".replace("=", ""): value for value in NASTY}
     names = " ".join(f'"${name}"' for name in buildargs)
     (context / "Dockerfile").write_text(
-        f"FROM busybox\nARG {' '.join(buildargs)}\nRUN printf '%s\\0' {names} > /arguments\n"
+        f"FROM {BUSYBOX}\nARG {' '.join(buildargs)}\nRUN printf '%s\\0' {names} > /arguments\n"
     )
     with docker_client() as client:
         events: Any = client.api.build(path=str(context), buildargs=buildargs, labels=labels, decode=True)
@@ -263,13 +268,13 @@ REFUSED: Mapping[str, tuple[dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.usefixtures("containerd_engine")
+@pytest.mark.usefixtures("some_engine")
 @pytest.mark.parametrize("what", REFUSED)
-def test_a_value_that_is_no_value_is_refused_in_words(context: Path, what: str) -> None:
-    options, said = REFUSED[what]
+def test_an_invalid_value_is_refused_with_a_message(context: Path, what: str) -> None:
+    options, expected = REFUSED[what]
     with pytest.raises(BuildError) as error:
-        build(context, "FROM busybox\n", **options)
-    assert said in str(error.value)
+        build(context, f"FROM {BUSYBOX}\n", **options)
+    assert expected in str(error.value)
 
 
 FOLDERS = [
@@ -277,12 +282,12 @@ FOLDERS = [
 ]  # fmt: skip
 
 
-@pytest.mark.usefixtures("containerd_engine")
+@pytest.mark.usefixtures("some_engine")
 @pytest.mark.parametrize("name", FOLDERS, ids=ascii)
 def test_a_folder_of_any_name_is_a_context(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     context, stream = Path(name), io.StringIO()
     context.mkdir()
     (context / "own").write_text(f"file of {name!a}\n")
-    build(context, "FROM busybox\nCOPY own /\nRUN cat /own\n", stream)
+    build(context, f"FROM {BUSYBOX}\nCOPY own /\nRUN cat /own\n", stream)
     assert f" file of {name!a}\n" in stream.getvalue()

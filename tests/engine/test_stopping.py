@@ -1,101 +1,35 @@
-"""A build that is stopped half-way: no process, no file and no work in the engine is left, and it is said why."""
+"""A build that is stopped leaves no process, no file and no work in the engine, and an error says why."""
 
 from __future__ import annotations
 
 import fcntl
 import os
-import random
 import signal
 import subprocess
 import sys
-import tempfile
 import termios
 import threading
 import time
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import psutil
 import pytest
 from prefect.utilities.dockerutils import BuildError, build_image, docker_client
 
-import private_docker
+from engines import private
+from support.slow_build import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from support.slow_build import SlowBuild
+
 pytestmark = pytest.mark.usefixtures("switched_on")
-
-_MARK = "PREFECT_DOCKER_ATTEST_TESTED"
-
-
-def wait_until(condition: Callable[[], object], seconds: float = 90) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "this did not come to be"
-        time.sleep(0.05)
-
-
-class SlowBuild:
-    """A build that sleeps, and traces of it on this machine."""
-
-    def __init__(self, folder: Path) -> None:
-        self.mark = f"{_MARK}={uuid4()}"
-        self.seconds = str(random.randrange(10**6, 10**7))
-        self.context = folder / "context"
-        self.temporary = folder / "temporary"
-        self.context.mkdir()
-        self.temporary.mkdir()
-        (self.context / "Dockerfile").write_text(f"FROM busybox\nRUN echo asleep at last; sleep {self.seconds}\n")
-
-    def processes(self) -> list[psutil.Process]:
-        """The docker CLI, its plugin and whatever else has their environment, one that nobody waits for included."""
-        found = []
-        for process in psutil.process_iter():
-            with suppress(psutil.Error, OSError):
-                if self.mark.encode() in Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0"):
-                    found.append(process)
-        dead = [one for one in psutil.Process().children() if one.status() == psutil.STATUS_ZOMBIE]
-        return found + [one for one in dead if one.name() == "docker"]
-
-    def works(self) -> bool:
-        """Whether the engine runs the command. Its processes have numbers of their own, but are seen from here."""
-        for process in psutil.process_iter():
-            with suppress(psutil.Error):
-                if any(self.seconds in word for word in process.cmdline()):
-                    return True
-        return False
-
-    def is_asleep(self, line: str) -> bool:
-        return line.endswith(" asleep at last\n")
-
-    def events(self, client: Any, **options: Any) -> Iterator[Any]:
-        events: Iterator[Any] = client.api.build(path=str(self.context), **options)
-        return events
-
-    def check_nothing_is_left(self) -> None:
-        assert self.processes() == []
-        assert list(self.temporary.iterdir()) == []
-        wait_until(lambda: not self.works())
-
-
-@pytest.fixture
-def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SlowBuild]:
-    slow = SlowBuild(tmp_path)
-    name, _, value = slow.mark.partition("=")
-    monkeypatch.setenv(name, value)
-    monkeypatch.setenv("TMPDIR", str(slow.temporary))
-    monkeypatch.setattr(tempfile, "tempdir", str(slow.temporary))
-    yield slow
-    for process in slow.processes():
-        with suppress(psutil.Error):
-            process.kill()
 
 
 class Stream:
-    """What Prefect writes progress to, which does something once the command runs."""
+    """A stream for Prefect's progress that calls a function when the command of the step runs."""
 
     def __init__(self, slow: SlowBuild, once_asleep: Callable[[], object]) -> None:
         self._slow = slow
@@ -109,7 +43,7 @@ class Stream:
             self._once_asleep()
 
     def flush(self) -> None:
-        """Nothing is kept back."""
+        """Do nothing: nothing is buffered."""
 
 
 def build(slow: SlowBuild, once_asleep: Callable[[], object], **options: Any) -> list[str]:
@@ -136,7 +70,7 @@ def test_an_exception_in_write_stops_the_build(slow: SlowBuild, raised: BaseExce
 
 @pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize("decode", [True, False])
-def test_events_that_nobody_reads_on_end_with_the_client(slow: SlowBuild, decode: bool) -> None:
+def test_partly_read_events_end_with_the_client(slow: SlowBuild, decode: bool) -> None:
     with docker_client() as client:
         for event in slow.events(client, decode=decode):
             if "asleep at last" in str(event):
@@ -145,8 +79,8 @@ def test_events_that_nobody_reads_on_end_with_the_client(slow: SlowBuild, decode
     slow.check_nothing_is_left()
 
 
-@pytest.mark.usefixtures("containerd_engine")
-def test_events_that_an_exception_holds_on_to_end_with_the_client(slow: SlowBuild) -> None:
+@pytest.mark.usefixtures("some_engine")
+def test_events_in_a_traceback_end_with_the_client(slow: SlowBuild) -> None:
     def read() -> None:
         with docker_client() as client:
             for event in slow.events(client, decode=True):
@@ -157,10 +91,10 @@ def test_events_that_an_exception_holds_on_to_end_with_the_client(slow: SlowBuil
     with pytest.raises(ZeroDivisionError) as error:
         read()
     slow.check_nothing_is_left()
-    assert error.traceback  # which has the frames, and these the events
+    assert error.traceback  # the traceback has the frames, which have the events
 
 
-@pytest.mark.usefixtures("containerd_engine")
+@pytest.mark.usefixtures("some_engine")
 def test_events_that_are_closed_end_at_once(slow: SlowBuild) -> None:
     with docker_client() as client:
         events: Any = slow.events(client, decode=True)
@@ -170,20 +104,32 @@ def test_events_that_are_closed_end_at_once(slow: SlowBuild) -> None:
         slow.check_nothing_is_left()
 
 
-@pytest.mark.usefixtures("containerd_engine")
-def test_events_that_nobody_reads_at_all_start_nothing(slow: SlowBuild) -> None:
+@pytest.mark.usefixtures("some_engine")
+def test_unread_events_start_no_build(slow: SlowBuild) -> None:
     with docker_client() as client:
         slow.events(client, decode=True)
         assert slow.processes() == []
     slow.check_nothing_is_left()
 
 
+@pytest.mark.usefixtures("containerd_engine")
+@pytest.mark.parametrize("begun", [True, False])
+def test_events_that_are_read_after_the_client_was_closed_are_an_error(slow: SlowBuild, begun: bool) -> None:
+    with docker_client() as client:
+        events: Any = slow.events(client, decode=True)
+        assert not begun or next(events)
+    with pytest.raises(BuildError, match=r"TIP Read the output inside the `with docker_client\(\)` block"):
+        list(events)
+    assert list(events) == []
+    slow.check_nothing_is_left()
+
+
 @pytest.mark.usefixtures("engine")
-def test_silence_beyond_timeout_stops_the_build(slow: SlowBuild) -> None:
+def test_a_build_without_output_is_stopped_by_timeout(slow: SlowBuild) -> None:
     with pytest.raises(BuildError) as error:
         build(slow, lambda: None, timeout=2)
     assert str(error.value) == (
-        "The build was stopped: it printed nothing new for 2 seconds (timeout=2). Give a larger timeout, or none."
+        "The build was stopped: it printed nothing new for 2 seconds (timeout=2).\nTIP Increase timeout, or omit it."
     )
     slow.check_nothing_is_left()
 
@@ -195,15 +141,16 @@ def test_a_killed_docker_is_a_failed_build(slow: SlowBuild, program: str) -> Non
         (process,) = [one for one in slow.processes() if os.path.basename(one.cmdline()[0]) == program]
         process.kill()
 
-    with pytest.raises(BuildError, match=r"`docker buildx build` was ended from outside \(exit code (-9|255|1)\)"):
+    message = r"`docker buildx build` (was killed by signal 9|failed without an error message \(exit code (255|1)\))\."
+    with pytest.raises(BuildError, match=message):
         build(slow, kill)
     slow.check_nothing_is_left()
 
 
 @pytest.fixture
 def engine_of_its_own(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[psutil.Process]:
-    request.getfixturevalue("private_docker")  # which skips the test where there can be none
-    with private_docker.start(request.config.getoption("--suite"), ["containerd"]) as docker:
+    suite = request.getfixturevalue("private_docker").suite  # this skips the test if there is no such engine
+    with private.start(suite, ["containerd"]) as docker:
         for name in ("DOCKER_HOST", "DOCKER_CONFIG", "PATH"):
             monkeypatch.setenv(name, docker.engines["containerd"].environment[name])
         (dockerd,) = [
@@ -215,7 +162,7 @@ def engine_of_its_own(request: pytest.FixtureRequest, monkeypatch: pytest.Monkey
 
 
 def test_an_engine_that_is_killed_is_a_failed_build(engine_of_its_own: psutil.Process, slow: SlowBuild) -> None:
-    # Where the error says "connection reset", Prefect tries once more, and finds that Docker is not there.
+    # If the error contains "connection reset", Prefect builds again, and finds that Docker is not running.
     with pytest.raises((BuildError, RuntimeError), match=r"Check that Docker runs|Docker is not running"):
         build(slow, engine_of_its_own.kill)
     slow.check_nothing_is_left()
@@ -232,7 +179,7 @@ build_image(Path(sys.argv[1]), stream_progress_to=sys.stdout)
 
 
 class Terminal:
-    """A terminal with a script in it."""
+    """A terminal that runs a script."""
 
     def __init__(self, slow: SlowBuild) -> None:
         self._keyboard, self.device = os.openpty()
@@ -259,7 +206,7 @@ class Terminal:
         os.write(self._keyboard, b"\x03")
 
 
-@pytest.mark.usefixtures("containerd_engine")
+@pytest.mark.usefixtures("some_engine")
 @pytest.mark.parametrize("times", [1, 2])
 def test_ctrl_c_in_a_terminal_stops_the_build(slow: SlowBuild, times: int) -> None:
     terminal = Terminal(slow)
@@ -270,27 +217,6 @@ def test_ctrl_c_in_a_terminal_stops_the_build(slow: SlowBuild, times: int) -> No
     assert terminal.script.wait(90) == -signal.SIGINT, terminal.output
     slow.check_nothing_is_left()
     assert terminal.output.count("KeyboardInterrupt") >= 1
-    assert "\x1b[?" not in terminal.output  # no cursor hidden, no other screen
+    assert "\x1b[?" not in terminal.output  # the cursor is visible, and the main screen is active
     assert termios.tcgetattr(terminal.device) == terminal.settings
     assert fcntl.fcntl(terminal.device, fcntl.F_GETFL) & os.O_NONBLOCK == 0
-
-
-@pytest.mark.usefixtures("containerd_engine")
-def test_a_killed_python_ends_the_build_with_its_next_line(slow: SlowBuild) -> None:
-    # Nothing of Python is there to end it, as `kill -9` and a cancelled CI job leave it: buildx fails to write.
-    command = f"while true; do echo tick; sleep 1; : {slow.seconds}; done"
-    (slow.context / "Dockerfile").write_text(f"FROM busybox\nRUN {command}\n")
-    environment = {**os.environ, "PREFECT_DOCKER_DISABLE_ATTESTATIONS": "1"}
-    script = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(slow.context)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        env=environment,
-        text=True,
-    )
-    assert script.stdout
-    assert any(line.endswith(" tick\n") for line in script.stdout)
-    script.kill()
-    script.wait()
-    wait_until(lambda: slow.processes() == [])
-    wait_until(lambda: not slow.works())

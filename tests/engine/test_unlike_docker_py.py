@@ -1,4 +1,4 @@
-"""Where BuildKit builds unlike docker-py's classic builder, whatever it is told: the README's list, seen in runs."""
+"""Differences between BuildKit and the classic builder, as docs/builder-differences.md lists them."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import io
 import shutil
 import socket
 import tarfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from docker.errors import ImageNotFound
 from prefect.utilities.dockerutils import docker_client
 
-from both_builders import Built, Failed, build, differences
+from support.both_builders import Built, Failed, build, differences
+from support.names import BUSYBOX, CONTEXTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
-    from private_docker import Engine, Registry
+    from engines.private import Engine, Registry
 
-CONTEXTS = Path(__file__).parents[1] / "contexts"
 COPY_ALL = "FROM scratch\nCOPY . /\n"
 
-# The classic builder's, and ours.
+# The results of the classic builder and of this package.
 UNLIKE = {
     "/copied": ("file 0755", "file 4755"),
     "/owned": ("folder 0755 0:0", "folder 0755 5:7"),
@@ -37,7 +37,7 @@ UNLIKE = {
     "/volume/written": ("None", "file 0644 0:0"),
     "/place": ("folder 0755 0:0", "folder 0755 1000:1000"),
     "/place/folder": ("folder 0755 0:0", "folder 0755 1000:1000"),
-    # The classic builder drops what a step writes to a volume, and with it the step.
+    # The classic builder drops the files that a step writes to a volume, and then the whole step.
     "layers": ("8", "9"),
 }
 
@@ -53,8 +53,8 @@ def both(path: str, **options: object) -> tuple[Built, Built]:
     return build(switched_on=False, path=path, **options), build(switched_on=True, path=path, **options)
 
 
-@pytest.mark.usefixtures("engine")
-def test_what_a_dockerfile_does(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("engine", "amd64")
+def test_instructions_that_behave_differently(tmp_path: Path) -> None:
     shutil.copy(CONTEXTS / "unlike/Dockerfile", tmp_path)
     (tmp_path / "runs-as-owner").touch()
     (tmp_path / "runs-as-owner").chmod(0o4755)
@@ -62,7 +62,7 @@ def test_what_a_dockerfile_does(tmp_path: Path) -> None:
         archive.addfile(tarfile.TarInfo("x"))
 
     found = differences(*both(str(tmp_path), buildargs={"HTTPS_PROXY": "x"}))
-    found.pop("/owned/x", None)  # BuildKit gives the archive's files to the owner as well since 0.13.2 or later
+    found.pop("/owned/x", None)  # since 0.13.2 or later, BuildKit also changes the owner of the archive's files
     assert found.keys() == UNLIKE.keys()
     for name, seen in found.items():
         assert [words in str(each) for words, each in zip(UNLIKE[name], seen, strict=True)] == [True, True], (
@@ -72,7 +72,7 @@ def test_what_a_dockerfile_does(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("engine")
-def test_what_is_ignored(tmp_path: Path) -> None:
+def test_dockerignore_patterns_that_match_differently(tmp_path: Path) -> None:
     patterns = ("mark", "[^a].txt", "**.md", "**/deep", "!**/kept", "\\#hash", "../up", "docker")
     names = ("mark", "a.txt", "b.txt", "docs/x.md", "src/deep/kept", "#hash", "up")
     files = {**dict.fromkeys(names, ""), ".dockerignore": "\ufeff" + "\n".join(patterns), "docker/file": COPY_ALL}
@@ -83,15 +83,15 @@ def test_what_is_ignored(tmp_path: Path) -> None:
     assert in_ours == {"/a.txt", "/src/deep", "/src/deep/kept", "/up"}
 
 
-@pytest.mark.usefixtures("containerd_engine")
-def test_a_dockerfile_may_have_its_own_list_of_what_is_ignored(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("some_engine")
+def test_a_dockerfile_can_have_its_own_dockerignore(tmp_path: Path) -> None:
     files = {"a": "", "b": "", ".dockerignore": "a\n", "Dockerfile.dockerignore": "b\n"}
     found = differences(*both(written(tmp_path, files)))
     assert {name: ours is None for name, (_, ours) in found.items()} == {"/a": False, "/b": True}
 
 
-@pytest.mark.usefixtures("containerd_engine")
-def test_the_list_of_what_is_ignored_is_copied_as_it_is(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("some_engine")
+def test_the_dockerignore_is_copied_unchanged(tmp_path: Path) -> None:
     path = written(tmp_path, {"context/.dockerignore": "x\n"})
     found = differences(*both(f"{path}/context", dockerfile="../Dockerfile"))
     classic, ours = found.pop("/.dockerignore")
@@ -100,7 +100,7 @@ def test_the_list_of_what_is_ignored_is_copied_as_it_is(tmp_path: Path) -> None:
     assert not found
 
 
-@pytest.mark.usefixtures("containerd_engine")
+@pytest.mark.usefixtures("some_engine")
 def test_a_socket_is_an_empty_file(tmp_path: Path) -> None:
     path = written(tmp_path, {})
     with socket.socket(socket.AF_UNIX) as bound:
@@ -111,7 +111,7 @@ def test_a_socket_is_an_empty_file(tmp_path: Path) -> None:
 
 
 BUILDS_HERE_ALONE = {
-    "a stage that nothing needs fails": "FROM busybox AS needless\nRUN false\nFROM scratch\nLABEL x=1\n",
+    "a stage that nothing needs fails": f"FROM {BUSYBOX} AS needless\nRUN false\nFROM scratch\nLABEL x=1\n",
     "a pattern matches nothing": "FROM scratch\nCOPY nothing* /\n",
 }
 FAILS_HERE_ALONE = {
@@ -120,18 +120,18 @@ FAILS_HERE_ALONE = {
 }
 
 
-@pytest.mark.usefixtures("containerd_engine")
+@pytest.mark.usefixtures("some_engine")
 @pytest.mark.parametrize("name", BUILDS_HERE_ALONE)
-def test_what_only_buildkit_builds(name: str, tmp_path: Path) -> None:
+def test_dockerfiles_that_only_buildkit_can_build(name: str, tmp_path: Path) -> None:
     path = written(tmp_path, {"Dockerfile": BUILDS_HERE_ALONE[name]})
     with pytest.raises(Failed):
         build(switched_on=False, path=path)
     assert build(switched_on=True, path=path)
 
 
-@pytest.mark.usefixtures("containerd_engine")
+@pytest.mark.usefixtures("some_engine")
 @pytest.mark.parametrize("name", FAILS_HERE_ALONE)
-def test_what_only_the_classic_builder_builds(name: str, tmp_path: Path) -> None:
+def test_dockerfiles_that_only_the_classic_builder_can_build(name: str, tmp_path: Path) -> None:
     path = written(tmp_path, FAILS_HERE_ALONE[name])
     assert build(switched_on=False, path=path)
     with pytest.raises(Failed):
@@ -139,7 +139,7 @@ def test_what_only_the_classic_builder_builds(name: str, tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("engine")
-def test_a_base_image_stays_the_builders_own(registry: Registry) -> None:
+def test_a_base_image_is_not_pulled_into_the_engine(registry: Registry) -> None:
     name = f"{registry.address}/library/busybox"
     with docker_client() as client:
         build(switched_on=True, fileobj=io.BytesIO(f"FROM {name}\n".encode()))
@@ -149,8 +149,9 @@ def test_a_base_image_stays_the_builders_own(registry: Registry) -> None:
         client.images.remove(name)
 
 
-def test_a_base_image_of_another_platform_is_not_taken(graphdriver_engine: Engine, registry: Registry) -> None:
-    # A containerd image store keeps both.
+@pytest.mark.usefixtures("amd64")
+def test_a_local_base_image_for_another_platform_is_not_used(graphdriver_engine: Engine, registry: Registry) -> None:
+    # The containerd image store keeps both.
     name = f"{registry.address}/library/busybox"
     graphdriver_engine.run("docker", "pull", "--quiet", "--platform=linux/arm64", name)
     try:
@@ -160,4 +161,4 @@ def test_a_base_image_of_another_platform_is_not_taken(graphdriver_engine: Engin
         )
     finally:
         graphdriver_engine.run("docker", "image", "rm", name)
-    assert (classic.says["Architecture"], ours.says["Architecture"]) == ("arm64", "amd64")
+    assert (classic.config["Architecture"], ours.config["Architecture"]) == ("arm64", "amd64")

@@ -1,31 +1,32 @@
-"""The wheel and the editable install of this package, each in a virtual environment that is made once."""
+"""Virtual environments with the wheel and the editable install of this package. Each is made once."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
 import sysconfig
 import tarfile
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from conftest import missing
-from startup.environment import PACKAGE, Environment, write
+from support.environment import PACKAGE, Distributions, Environment, write
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 ROOT = Path(__file__).parents[2]
 
-# What uv and pip say where there is no package index, and venv where there is no ensurepip.
+# Errors of uv and pip without a package index, and of venv without ensurepip.
 _MISSING = ("Failed to fetch", "Request failed", "from versions: none", "ensurepip is not available")
 
-# As an installer writes it: Prefect looks for --profile where sys.argv[0] ends in "/prefect".
+# The script that an installer writes. Prefect reads --profile only if sys.argv[0] ends in "/prefect".
 _PREFECT_COMMAND = """\
 from importlib.metadata import entry_points
 
@@ -33,31 +34,30 @@ from importlib.metadata import entry_points
 raise SystemExit(command.load()())
 """
 
+# The line of coverage.py's own .pth file. coverage.py sets this variable if it measures these tests.
+_MEASURE_COVERAGE = "import os; 'COVERAGE_PROCESS_CONFIG' in os.environ and __import__('coverage').process_startup()"
 
-def _run(*command: str | Path) -> None:
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+
+def _run(*command: str | Path, environment: Mapping[str, str] | None = None) -> None:
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, env=environment
+    )
     reasons = [line.strip() for line in done.stdout.splitlines() if any(words in line for words in _MISSING)]
     if done.returncode and reasons:
         missing(reasons[0])
     assert done.returncode == 0, done.stdout
 
 
-@dataclass(frozen=True)
-class Distributions:
-    """What is published: the source distribution, and the wheel that was built from it."""
-
-    source: Path
-    """The source distribution, unpacked."""
-    wheel: Path
-
-
 @pytest.fixture(scope="session")
 def distributions(tmp_path_factory: pytest.TempPathFactory) -> Distributions:
     folder = tmp_path_factory.mktemp("distributions")
-    _run(sys.executable, "-m", "build", "--installer=uv", "--outdir", folder, ROOT)
+    # Build with current tools, even in a row of the matrix with old packages: an old hatchling does not know new
+    # classifiers.
+    today = {name: value for name, value in os.environ.items() if name != "UV_EXCLUDE_NEWER"}
+    _run(sys.executable, "-m", "build", "--installer=uv", "--outdir", folder, ROOT, environment=today)
     (archive,) = folder.glob("*.tar.gz")
     with tarfile.open(archive) as opened:
-        # Newer Pythons ask for a filter, the oldest have none.
+        # Newer versions of Python require a filter. The oldest do not have one.
         opened.extraction_filter = getattr(tarfile, "data_filter", None)
         opened.extractall(folder)
     (wheel,) = folder.glob("*.whl")
@@ -66,7 +66,7 @@ def distributions(tmp_path_factory: pytest.TempPathFactory) -> Distributions:
 
 @pytest.fixture(scope="session")
 def with_pip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A virtual environment that is copied for each of the others: its pip takes longest to make."""
+    """A virtual environment that is copied for the others, because installing pip takes long."""
     folder = tmp_path_factory.mktemp("environments") / "with-pip"
     _run(sys.executable, "-m", "venv", folder)
     return folder
@@ -74,10 +74,10 @@ def with_pip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def dependencies(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Prefect and all that it needs, without this package.
+    """A folder with Prefect and its dependencies, without this package.
 
-    Links into the environment of these tests, so that their Prefect is the one under test, and none is installed
-    three times. Python runs the `.pth` files of site-packages only, so there is no other way than ours to be woken.
+    It contains links to the packages of these tests, so that Prefect does not have to be installed again. Python reads
+    `.pth` files only in site-packages, so only our own file can load this package.
     """
     folder = tmp_path_factory.mktemp("dependencies")
     for place in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
@@ -94,7 +94,7 @@ def _environment(with_pip: Path, name: str, *installed: str | Path, dependencies
     environment = Environment(folder, source=site_packages, project=folder)
     if dependencies:
         write(folder, {"bin/prefect": _PREFECT_COMMAND})
-        write(site_packages, {"dependencies.pth": f"{dependencies}\n"})
+        write(site_packages, {"dependencies.pth": f"{dependencies}\n{_MEASURE_COVERAGE}\n"})
     if installed:
         _run(environment.python, "-m", "pip", "install", *(["--no-deps"] if dependencies else []), *installed)
     return environment
@@ -120,7 +120,7 @@ def _without_us(with_pip: Path, dependencies: Path) -> Environment:
 def _installation(
     request: pytest.FixtureRequest, with_pip: Path, distributions: Distributions
 ) -> Iterator[Future[Environment] | None]:
-    # Finding and installing a hundred packages takes half a minute: other tests run meanwhile.
+    # Installing a hundred packages takes half a minute, so it happens while other tests run.
     with ThreadPoolExecutor(max_workers=1) as background:
         wanted = any("fresh" in getattr(item, "fixturenames", ()) for item in request.session.items)
         yield background.submit(_environment, with_pip, "fresh", distributions.wheel) if wanted else None
@@ -128,25 +128,40 @@ def _installation(
 
 @pytest.fixture
 def from_wheel(_from_wheel: Environment, tmp_path: Path) -> Environment:
-    """The wheel, installed, and a project of this test's own."""
+    """An environment with the wheel, and a new project folder."""
     return replace(_from_wheel, project=tmp_path)
 
 
 @pytest.fixture
 def editable(_editable: Environment, tmp_path: Path) -> Environment:
-    """The source tree, installed with `pip install --editable`, and a project of this test's own."""
+    """An environment with an editable install of the source tree, and a new project folder."""
     return replace(_editable, project=tmp_path)
 
 
 @pytest.fixture
 def without_us(_without_us: Environment, tmp_path: Path) -> Environment:
-    """Prefect without this package, and a project of this test's own."""
+    """An environment with Prefect and without this package, and a new project folder."""
     return replace(_without_us, project=tmp_path)
 
 
 @pytest.fixture
+def without_us_yet(with_pip: Path, dependencies: Path, tmp_path: Path) -> Environment:
+    """Prefect with its command, without this package, for one test that installs it."""
+    environment = _environment(with_pip, f"{tmp_path.name}-environment", dependencies=dependencies)
+    for name, text in {
+        "prefect": _PREFECT_COMMAND,
+        # A copied pip would install into the original environment.
+        "pip": "from pip._internal.cli.main import main\n\nraise SystemExit(main())\n",
+    }.items():
+        command = environment.folder / "bin" / name
+        command.write_text(f"#!{environment.python}\n{text}")
+        command.chmod(0o755)
+    return replace(environment, project=tmp_path)
+
+
+@pytest.fixture
 def fresh(_installation: Future[Environment], tmp_path: Path) -> Environment:
-    """What `pip install` of the wheel makes of an empty environment."""
+    """A new environment in which pip has installed the wheel with its dependencies."""
     return replace(_installation.result(), project=tmp_path)
 
 

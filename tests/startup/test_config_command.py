@@ -1,4 +1,4 @@
-"""`prefect config` and profiles, by Prefect's real command line."""
+"""`prefect config` and profiles, with Prefect's real command line."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from startup.environment import SETTING, write
+from support.environment import SETTING, write
 
 if TYPE_CHECKING:
-    from startup.environment import Environment
+    from support.environment import Environment
 
 PROFILES = f"""\
 active = "mine"
@@ -24,7 +24,7 @@ active = "mine"
 
 @pytest.fixture
 def configured(from_wheel: Environment) -> Environment:
-    """A project with two profiles; the active one has the setting on."""
+    """A project with two profiles. The active profile has the setting on."""
     write(from_wheel.project, {"profiles.toml": PROFILES})
     return from_wheel
 
@@ -35,7 +35,7 @@ def test_set_writes_the_setting_into_the_active_profile(from_wheel: Environment)
     assert f'[profiles.mine]\n{SETTING} = "true"\n' in from_wheel.profiles.read_text(encoding="utf-8")
 
 
-def test_set_refuses_a_value_that_is_no_boolean_as_for_prefects_own(configured: Environment) -> None:
+def test_set_refuses_an_invalid_boolean_like_those_of_prefects_settings(configured: Environment) -> None:
     ours = configured.run_prefect("config", "set", f"{SETTING}=maybe")
     theirs = configured.run_prefect("config", "set", "PREFECT_CLI_COLORS=maybe")
     assert ours.returncode == theirs.returncode == 1
@@ -78,6 +78,6 @@ def test_view_shows_the_value_and_its_source(
     assert f"{SETTING}={shown}" in output.splitlines()
 
 
-def test_view_shows_the_default_where_defaults_are_asked_for(from_wheel: Environment) -> None:
+def test_view_shows_the_default_with_show_defaults(from_wheel: Environment) -> None:
     output = from_wheel.prefect("config", "view", "--show-defaults", "--show-sources")
     assert f"{SETTING}='False' (from defaults)" in output.splitlines()

@@ -1,16 +1,16 @@
-"""What a user gets from `pip install`, with everything that it brings."""
+"""`pip install` with all dependencies."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from startup.environment import SETTING, builder_of
+from support.environment import SETTING, builder_of
 
 if TYPE_CHECKING:
-    from startup.environment import Environment
+    from support.environment import Environment
 
 
-def test_pip_brings_all_that_is_needed_and_takes_it_away_again(fresh: Environment) -> None:
+def test_pip_installs_everything_and_removes_it_again(fresh: Environment) -> None:
     def found() -> list[object]:
         from prefect.settings import get_current_settings
         from prefect.utilities.dockerutils import docker_client

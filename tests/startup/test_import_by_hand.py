@@ -1,4 +1,4 @@
-"""`import prefect_docker_attest` where no `.pth` file is read, and the variable that leaves the builds alone."""
+"""`import prefect_docker_attest` in a process that reads no `.pth` file, and the variable that disables patches."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from startup.environment import AUTOLOAD, FAKE_PREFECT, SETTING, builder_of, write
+from support.environment import AUTOLOAD, SETTING, builder_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from startup.environment import Environment
+    from support.environment import Environment
 
 
 @pytest.fixture(params=["-S", "PYTHONPATH"])
 def unread(
     request: pytest.FixtureRequest, from_wheel: Environment, without_us: Environment, dependencies: Path
 ) -> tuple[Environment, tuple[str, ...], dict[str, str]]:
-    """An environment, flags and variables with which the package is importable and its `.pth` file was not read."""
+    """An environment, flags and variables with which Python can import the package, but reads no `.pth` file of it."""
     if request.param == "-S":
         return from_wheel, ("-S",), {"PYTHONPATH": f"{from_wheel.site_packages}:{dependencies}"}
     return without_us, (), {"PYTHONPATH": str(from_wheel.package.parent)}
 
 
-def test_before_prefect_it_does_what_the_file_does(
+def test_import_before_prefect_works_like_the_start_up_file(
     unread: tuple[Environment, tuple[str, ...], dict[str, str]],
 ) -> None:
     def found() -> list[object]:
@@ -45,7 +45,7 @@ def test_before_prefect_it_does_what_the_file_does(
     assert environment.call(found, using=[builder_of], flags=flags, variables=variables) == [True, "buildx"]
 
 
-def test_after_prefect_it_switches_every_module_that_bound_the_client(
+def test_import_after_prefect_patches_every_module_that_imported_the_client(
     unread: tuple[Environment, tuple[str, ...], dict[str, str]],
 ) -> None:
     def builders() -> list[str]:
@@ -69,7 +69,7 @@ def test_after_prefect_it_switches_every_module_that_bound_the_client(
     assert environment.call(builders, using=[builder_of], flags=flags, variables=variables) == ["buildx"] * 4
 
 
-def test_after_prefect_the_value_is_read_from_prefects_sources_as_of_now(
+def test_import_after_prefect_reads_the_current_value_from_prefects_sources(
     from_wheel: Environment, without_us: Environment
 ) -> None:
     def values(name: str) -> list[bool]:
@@ -79,48 +79,21 @@ def test_after_prefect_the_value_is_read_from_prefects_sources_as_of_now(
         import prefect.settings
 
         prefect.settings.get_current_settings()
-        from prefect_docker_attest.switch import attestations_disabled
+        from prefect_docker_attest.patches.current_setting import disable_attestations
 
-        of_profile = attestations_disabled()
+        of_profile = disable_attestations()
         Path("prefect.toml").write_text("[docker]\ndisable_attestations = false\n", encoding="utf-8")
-        of_file = attestations_disabled()
+        of_file = disable_attestations()
         os.environ[name] = "true"
-        return [of_profile, of_file, attestations_disabled()]
+        return [of_profile, of_file, disable_attestations()]
 
     without_us.profiles.write_text(f'active = "p"\n[profiles.p]\n{SETTING} = "true"\n', encoding="utf-8")
-    # Prefect warns of a profile whose setting it does not know.
+    # Prefect warns about an unknown setting in a profile.
     variables = {"PYTHONPATH": str(from_wheel.package.parent), "PYTHONWARNINGS": "ignore::UserWarning"}
     assert without_us.call(values, SETTING, variables=variables) == [True, False, True]
 
 
-@pytest.mark.parametrize("seed", ["1", "2", "3", "4"])
-def test_after_a_prefect_without_the_client_its_step_refuses_in_whatever_order_hooks_are_kept(
-    from_wheel: Environment, without_us: Environment, seed: str
-) -> None:
-    def refusal() -> str:
-        import prefect.utilities.dockerutils  # noqa: F401
-        from prefect_docker.deployments import steps
-
-        import prefect_docker_attest  # noqa: F401
-
-        try:
-            return str(steps.build_docker_image("image"))
-        except RuntimeError as error:
-            return str(error)
-
-    other_shape = {
-        "prefect/utilities/dockerutils.py": "",
-        "prefect_docker/__init__.py": "",
-        "prefect_docker/deployments/steps.py": "def build_docker_image(name): return 'built'",
-    }
-    write(without_us.project, {**FAKE_PREFECT, **other_shape})
-    variables = {"PYTHONPATH": str(from_wheel.package.parent), SETTING: "true", "PYTHONHASHSEED": seed}
-    assert without_us.call(refusal, variables=variables).startswith(
-        f"{SETTING} is on, but prefect-docker-attest cannot"
-    )
-
-
-def test_without_autoload_builds_are_left_alone_and_the_setting_is_known(from_wheel: Environment) -> None:
+def test_without_autoload_builds_are_not_patched_and_the_setting_is_registered(from_wheel: Environment) -> None:
     def found() -> list[object]:
         from prefect.settings import get_current_settings
         from prefect.utilities import dockerutils

@@ -1,4 +1,4 @@
-"""The post-import hooks beside all else that Python's import system allows."""
+"""The import hooks together with other features of Python's import system."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from startup.environment import DOCKERUTILS, FAKE_PREFECT, ROOT_SETTINGS, SETTING, builder_of, write
+from support.environment import DOCKERUTILS, FAKE_PREFECT, ROOT_SETTINGS, SETTING, builder_of, write
 
 if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from types import ModuleType
 
-    from startup.environment import Environment
+    from support.environment import Environment
 
 
 def test_the_modules_keep_their_own_loaders(from_wheel: Environment) -> None:
@@ -65,24 +65,28 @@ def test_a_module_runs_as_a_program(from_wheel: Environment) -> None:
     assert from_wheel.output("-m", DOCKERUTILS) == "__main__\n"
 
 
-def test_a_loader_that_modules_share_runs_the_hook_of_each_one_alone(from_wheel: Environment) -> None:
-    def switched() -> dict[str, bool]:
+def test_a_shared_loader_runs_only_the_hook_of_each_module(from_wheel: Environment) -> None:
+    def registered() -> dict[str, bool]:
         import importlib
 
-        dockerutils: Any = importlib.import_module("prefect.utilities.dockerutils")
-        others: Any = importlib.import_module("prefect.utilities.others")
-        assert dockerutils.__loader__ is others.__loader__, "zipimport shares a loader in a folder"
-        return {module.__name__: hasattr(module.docker_client, "__wrapped__") for module in (dockerutils, others)}
+        root: Any = importlib.import_module("prefect.settings.models.root")
+        others: Any = importlib.import_module("prefect.settings.models.others")
+        assert root.__loader__ is others.__loader__, "zipimport shares a loader in a folder"
+        return {module.__name__: "docker" in module.Settings.model_fields for module in (root, others)}
 
     folder = from_wheel.project
     with zipfile.ZipFile(folder / "prefect.zip", "w") as archive:
-        for name, text in {**FAKE_PREFECT, "prefect/utilities/others.py": "def docker_client(): pass"}.items():
+        others = {"prefect/settings/models/others.py": FAKE_PREFECT["prefect/settings/models/root.py"]}
+        for name, text in {**FAKE_PREFECT, **others}.items():
             archive.writestr(name, text)
     variables = {"PYTHONPATH": str(folder / "prefect.zip")}
-    assert from_wheel.call(switched, variables=variables) == {DOCKERUTILS: True, "prefect.utilities.others": False}
+    assert from_wheel.call(registered, variables=variables) == {
+        ROOT_SETTINGS: True,
+        "prefect.settings.models.others": False,
+    }
 
 
-def test_reloaded_dockerutils_are_switched_again(from_wheel: Environment) -> None:
+def test_reloaded_dockerutils_are_patched_again(from_wheel: Environment) -> None:
     def builders() -> list[str]:
         import importlib
 
@@ -97,7 +101,7 @@ def test_reloaded_dockerutils_are_switched_again(from_wheel: Environment) -> Non
     assert from_wheel.call(builders, using=[builder_of], variables={SETTING: "true"}) == ["buildx"] * 3
 
 
-def test_reloaded_root_settings_know_the_setting_again(from_wheel: Environment) -> None:
+def test_reloaded_root_settings_have_the_setting(from_wheel: Environment) -> None:
     def values() -> list[bool]:
         import importlib
 
@@ -111,7 +115,7 @@ def test_reloaded_root_settings_know_the_setting_again(from_wheel: Environment) 
 
 
 @pytest.mark.parametrize("place", [0, 1], ids=["in-front-of-ours", "behind-ours"])
-def test_a_finder_that_asks_all_finders_anew_works_beside_ours(from_wheel: Environment, place: int) -> None:
+def test_another_finder_that_asks_all_finders_works_with_ours(from_wheel: Environment, place: int) -> None:
     def executed(place: int, names: list[str]) -> dict[str, object]:
         import importlib.util
         import sys
@@ -130,7 +134,7 @@ def test_a_finder_that_asks_all_finders_anew_works_beside_ours(from_wheel: Envir
                 executed.append(module.__name__)
 
         class Finder:
-            """As wrapt has one, and ddtrace."""
+            """A finder like those of wrapt and ddtrace."""
 
             def __init__(self) -> None:
                 self.asking: set[str] = set()
@@ -162,7 +166,7 @@ def test_a_finder_that_asks_all_finders_anew_works_beside_ours(from_wheel: Envir
     assert found == {"theirs": [ROOT_SETTINGS, DOCKERUTILS], "setting": True, "builder": "buildx"}
 
 
-def test_a_module_is_hooked_once_though_its_look_up_asks_for_another_one(from_wheel: Environment) -> None:
+def test_a_nested_look_up_does_not_hook_a_module_twice(from_wheel: Environment) -> None:
     def own_loader(name: str, other: str) -> str:
         import importlib.util
         import sys
@@ -194,14 +198,14 @@ def test_a_look_up_in_one_thread_hides_nothing_from_another(from_wheel: Environm
 
         import prefect.utilities
 
-        ours: Any = next(each for each in sys.meta_path if type(each).__module__ == "prefect_docker_attest.startup")
+        ours: Any = next(each for each in sys.meta_path if type(each).__module__ == "prefect_docker_attest.import_hook")
         found: list[bool] = []
 
         def look_up() -> None:
             found.append(ours.find_spec(name, prefect.utilities.__path__) is not None)
 
         class Finder:
-            """Has another thread look the module up before it answers."""
+            """A finder that lets another thread look up the module before it answers."""
 
             def find_spec(self, fullname: str, *_: object) -> None:
                 if fullname == name and threading.current_thread() is threading.main_thread():

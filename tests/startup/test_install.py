@@ -1,4 +1,4 @@
-"""`install` and `uninstall`: once, undone everywhere, and in nobody else's way."""
+"""`install` and `uninstall`: repeated calls, complete removal, and wrappers of other packages."""
 
 from __future__ import annotations
 
@@ -7,48 +7,48 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from prefect_docker_attest import startup
-from startup.environment import AUTOLOAD, SETTING, builder_of
+from support.environment import AUTOLOAD, SETTING, builder_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from startup.environment import Environment
+    from support.environment import Environment
 
 ON = {SETTING: "true"}
+BUILD_BACKENDS = ("prefect._internal.buildx", "prefect.docker._buildx")
 
 
 def test_install_twice_is_install_once(from_wheel: Environment) -> None:
     def found() -> list[bool]:
+        import docker
+
+        import prefect_docker_attest
+
+        original: Any = docker.APIClient.build
+        prefect_docker_attest.install()
+        ours: Any = docker.APIClient.build
+        prefect_docker_attest.install()
+        return [ours is original, docker.APIClient.build is ours, ours.__wrapped__ is original]
+
+    # Without autoload, the method is the original one.
+    assert from_wheel.call(found, variables={AUTOLOAD: "0"}) == [False, True, True]
+
+
+@pytest.mark.parametrize("loaded", [True, False], ids=["docker-py is loaded", "docker-py is not loaded"])
+def test_uninstall_restores_docker_py_and_install_patches_it_again(from_wheel: Environment, loaded: bool) -> None:
+    def builders(loaded: bool) -> list[str]:
+        import sys
+
         from prefect.utilities import dockerutils
 
         import prefect_docker_attest
 
-        original: Any = dockerutils.docker_client
-        prefect_docker_attest.install()
-        ours: Any = dockerutils.docker_client
-        prefect_docker_attest.install()
-        return [ours is original, dockerutils.docker_client is ours, ours.__wrapped__ is original]
+        def now() -> str:
+            if not loaded:
+                for name in [name for name in sys.modules if name.partition(".")[0] == "docker"]:
+                    del sys.modules[name]
+            import docker
 
-    # Without autoload the original can be seen.
-    assert from_wheel.call(found, variables={AUTOLOAD: "0"}) == [False, True, True]
-
-
-def test_uninstall_brings_back_what_prefect_did_in_every_module(from_wheel: Environment) -> None:
-    def builders() -> list[list[str]]:
-        import importlib
-        import sys
-        from types import ModuleType
-
-        import prefect_docker_attest
-
-        names = ["prefect.utilities.dockerutils", "prefect.docker.docker_image", "prefect_docker.deployments.steps"]
-        modules: list[Any] = [importlib.import_module(name) for name in names]
-        user: Any = sys.modules.setdefault("deploy", ModuleType("deploy"))
-        user.opens_docker = modules[0].docker_client
-
-        def now() -> list[str]:
-            return [builder_of(function) for function in (*(each.docker_client for each in modules), user.opens_docker)]
+            vars(dockerutils)["docker"] = docker
+            return builder_of(dockerutils.docker_client)
 
         before = now()
         prefect_docker_attest.uninstall()
@@ -58,94 +58,71 @@ def test_uninstall_brings_back_what_prefect_did_in_every_module(from_wheel: Envi
         prefect_docker_attest.install()
         return [before, without, again, now()]
 
-    assert from_wheel.call(builders, using=[builder_of], variables=ON) == [
-        ["buildx"] * 4,
-        ["docker-py"] * 4,
-        ["docker-py"] * 4,
-        ["buildx"] * 4,
-    ]
+    found = from_wheel.call(builders, loaded, using=[builder_of], variables=ON)
+    assert found == ["buildx", "docker-py", "docker-py", "buildx"]
 
 
-@pytest.mark.skipif(
-    not any(find_spec(name) for name in startup.BUILD_BACKENDS), reason="this Prefect has no build_backend"
-)
-def test_build_backend_is_switched_and_brought_back_with_the_rest(from_wheel: Environment) -> None:
-    def found() -> list[list[bool]]:
-        import importlib
-        from importlib.util import find_spec
+def test_uninstall_restores_docker_pys_classes(from_wheel: Environment, without_us: Environment) -> None:
+    def attributes() -> list[object]:
+        import docker.api.build
+
+        if "prefect" in docker.APIClient.build.__code__.co_filename:
+            import prefect_docker_attest
+
+            prefect_docker_attest.uninstall()
+        classes = [docker.APIClient, docker.api.build.BuildApiMixin]
+        codes = [docker.APIClient.build.__code__.co_filename, docker.APIClient.close.__code__.co_filename]
+        return [*(sorted(vars(each)) for each in classes), *(name.rpartition("site-packages")[2] for name in codes)]
+
+    assert from_wheel.call(attributes) == without_us.call(attributes)
+
+
+@pytest.mark.skipif(not any(find_spec(name) for name in BUILD_BACKENDS), reason="this Prefect has no build_backend")
+def test_build_backend_is_patched_and_restored_too(from_wheel: Environment) -> None:
+    def found() -> list[bool]:
+        import prefect  # noqa: F401
+        from python_on_whales.components.buildx import cli_wrapper
 
         import prefect_docker_attest
-        from prefect_docker_attest import startup
+        from prefect_docker_attest.patches.build_backend import is_installed
 
-        names = [name for name in startup.BUILD_BACKENDS if find_spec(name)]
         prefect_docker_attest.install()
-        backends: list[Any] = [importlib.import_module(name) for name in names]
-
-        def switched() -> list[bool]:
-            return [
-                hasattr(each._buildx_build_once, "builds_without_attestations")
-                for each in backends
-                if each.buildx_build_image.__module__ == each.__name__
-            ]
-
-        steps = [switched()]
+        steps = [is_installed(cli_wrapper)]
         for change in ("uninstall", "uninstall", "install", "install"):
             getattr(prefect_docker_attest, change)()
-            steps.append(switched())
+            steps.append(is_installed(cli_wrapper))
         return steps
 
     for variables in ({}, {AUTOLOAD: "0"}):
-        assert from_wheel.call(found, variables=variables) == [[True], [False], [False], [True], [True]]
+        assert from_wheel.call(found, variables=variables) == [True, False, False, True, True]
 
 
-def test_uninstall_leaves_anothers_wrapper_alone(from_wheel: Environment) -> None:
+def test_uninstall_keeps_wrappers_of_other_packages(from_wheel: Environment) -> None:
     def found() -> list[object]:
-        import contextlib
         import functools
 
+        import docker
         from prefect.utilities import dockerutils
 
         import prefect_docker_attest
 
-        ours: Any = dockerutils.docker_client
-        opened: list[str] = []
+        ours: Any = docker.APIClient.build
+        built: list[str] = []
 
         @functools.wraps(ours)
-        @contextlib.contextmanager
-        def theirs() -> Iterator[Any]:
-            opened.append("theirs")
-            with ours() as client:
-                yield client
+        def theirs(*args: Any, **kwargs: Any) -> Any:
+            built.append("theirs")
+            return ours(*args, **kwargs)
 
-        dockerutils.docker_client = theirs
+        docker.APIClient.build = theirs  # type: ignore[method-assign]
         prefect_docker_attest.uninstall()
         builder_of(dockerutils.docker_client)
-        return [dockerutils.docker_client is theirs, opened]
+        return [docker.APIClient.build is theirs, built]
 
     assert from_wheel.call(found, using=[builder_of], variables=ON) == [True, ["theirs"]]
 
 
-def test_a_client_that_is_open_keeps_its_build(from_wheel: Environment) -> None:
-    def built() -> str:
-        from unittest import mock
-
-        from prefect.utilities import dockerutils
-
-        import prefect_docker_attest
-
-        client = mock.Mock()
-        with (
-            mock.patch("docker.DockerClient.from_env", return_value=client),
-            mock.patch("prefect_docker_attest.docker_py.build", return_value=(each for each in ["buildx"])),
-            dockerutils.docker_client() as opened,
-        ):
-            prefect_docker_attest.uninstall()
-            return str(next(opened.api.build(path=".")))
-
-    assert from_wheel.call(built, variables=ON) == "buildx"
-
-
-def test_modules_that_load_when_they_are_used_stay_unloaded(from_wheel: Environment) -> None:
+def test_lazy_modules_are_not_loaded(from_wheel: Environment) -> None:
     def lazy_modules() -> list[bool]:
         import importlib.util
         import sys
@@ -158,7 +135,7 @@ def test_modules_that_load_when_they_are_used_stay_unloaded(from_wheel: Environm
             sys.modules[name] = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(sys.modules[name])
 
-        # As a user may have one that he never needs, and Prefect has docker.
+        # Users can have lazy modules that are never loaded. Prefect imports docker in this way.
         lazy("broken")
         import prefect.utilities.dockerutils  # noqa: F401
 
@@ -171,3 +148,44 @@ def test_modules_that_load_when_they_are_used_stay_unloaded(from_wheel: Environm
 
     (from_wheel.project / "broken.py").write_text("raise RuntimeError", encoding="utf-8")
     assert from_wheel.call(lazy_modules) == [True, True, True]
+
+
+def test_the_exceptions_are_public_and_importing_the_package_imports_nothing_more(from_wheel: Environment) -> None:
+    def found() -> list[object]:
+        import sys
+
+        import prefect_docker_attest
+
+        packages = "prefect", "prefect_docker_attest", "docker", "pydantic"
+        loaded = sorted(name for name in sys.modules if name.partition(".")[0] in packages)
+        exceptions = [prefect_docker_attest.BuildFailed, prefect_docker_attest.OptionError]
+        from prefect.utilities.dockerutils import BuildError
+
+        return [loaded, *(issubclass(each, BuildError) for each in exceptions), sorted(prefect_docker_attest.__all__)]
+
+    assert from_wheel.call(found) == [
+        [
+            f"prefect_docker_attest{name}"
+            for name in (
+                "",
+                ".import_hook",
+                ".names",
+                ".options",
+                ".options.defaults",
+                ".patches",
+                ".patches.build_settings",
+                ".patches.caller",
+                ".patches.current_setting",
+                ".patches.decision",
+                ".patches.docker_py_client",
+                ".patches.docker_py_images",
+                ".patches.replacing",
+                ".patches.unseen_setting",
+                ".refusal",
+                ".startup",
+            )
+        ],
+        True,
+        True,
+        ["BuildFailed", "OptionError", "__version__", "install", "uninstall"],
+    ]

@@ -1,4 +1,4 @@
-"""A later Prefect, whose settings have a group `docker` already: ours joins it."""
+"""A future Prefect whose settings have a group `docker`: our settings are added to this group."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from startup.environment import SETTING, write
-from startup.pickles import assert_loaded, loaded, pickled
+from support.environment import SETTING, write
+from support.pickles import assert_loaded, loaded, pickled
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from startup.environment import Environment
+    from support.environment import Environment
 
 REGISTRY = "PREFECT_DOCKER_REGISTRY"
 
@@ -31,7 +31,7 @@ OUR_FIELD_OF_THEIRS = """\
 
 
 def _later(folder: Path, dependencies: Path, group: str) -> dict[str, str]:
-    """Variables for a Prefect with this group: links to all of the installed one but the root of its settings."""
+    """Return variables for a Prefect with this group. It consists of links, except for its root settings."""
     for package in ("prefect", "prefect/settings", "prefect/settings/models"):
         (folder / package).unlink(missing_ok=True)
         (folder / package).mkdir()
@@ -52,13 +52,13 @@ def _later(folder: Path, dependencies: Path, group: str) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def lacking(tmp_path_factory: pytest.TempPathFactory, dependencies: Path) -> dict[str, str]:
-    """Variables for a Prefect whose group has not our setting."""
+    """Variables for a Prefect whose group does not have our setting."""
     return _later(tmp_path_factory.mktemp("lacking"), dependencies, GROUP)
 
 
 @pytest.fixture(scope="module")
 def having(tmp_path_factory: pytest.TempPathFactory, dependencies: Path) -> dict[str, str]:
-    """Variables for a Prefect whose group has a setting of the name of ours."""
+    """Variables for a Prefect whose group has a setting with the name of ours."""
     return _later(tmp_path_factory.mktemp("having"), dependencies, GROUP + OUR_FIELD_OF_THEIRS)
 
 
@@ -73,14 +73,15 @@ def pickles(
 def values() -> list[object]:
     from prefect.settings import PREFECT_DOCKER_DISABLE_ATTESTATIONS, get_current_settings
 
-    from prefect_docker_attest import startup, switch
+    from prefect_docker_attest import startup
+    from prefect_docker_attest.patches import current_setting
 
     group: Any = get_current_settings()
     return [
         group.docker.registry,
         group.docker.disable_attestations,
         PREFECT_DOCKER_DISABLE_ATTESTATIONS.value(),
-        switch.attestations_disabled(),
+        current_setting.disable_attestations(),
         list(startup.failures),
     ]
 
@@ -120,7 +121,7 @@ def test_settings_are_the_same_in_another_process(
 ) -> None:
     assert_loaded(
         from_wheel.call(loaded, pickles, [SETTING, REGISTRY], variables=lacking),
-        docker={"registry": "r", "disable_attestations": True},
+        docker={"registry": "r", "disable_attestations": True, "push_from_builder": False},
         variables={SETTING: "True", REGISTRY: "r"},
     )
 
@@ -141,6 +142,6 @@ def test_settings_of_a_process_without_the_package_take_the_value_of_the_process
     pickles = without_us.call(pickled, variables={**lacking, REGISTRY: "r"})
     assert_loaded(
         from_wheel.call(loaded, pickles, [SETTING, REGISTRY], variables={**lacking, SETTING: "true"}),
-        docker={"registry": "r", "disable_attestations": True},
+        docker={"registry": "r", "disable_attestations": True, "push_from_builder": False},
         variables={SETTING: "True", REGISTRY: "r"},
     )

@@ -1,6 +1,6 @@
-"""Settings that are pickled in one process and loaded in another, which may lack this package.
+"""Settings that are pickled in one process and loaded in another, with or without this package.
 
-`cloudpickle` does that with the settings of a flow run where a task runs elsewhere.
+Prefect uses `cloudpickle` for the settings of a flow run if a task runs in another process.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from startup.environment import SETTING
-from startup.pickles import assert_loaded, loaded, pickled
+from support.environment import SETTING
+from support.pickles import assert_loaded, loaded, pickled
 
 if TYPE_CHECKING:
-    from startup.environment import Environment
+    from support.environment import Environment
 
 VARIABLES = {SETTING: "true", "PREFECT_LOGGING_LEVEL": "ERROR"}
 
@@ -27,7 +27,7 @@ def pickles(_from_wheel: Environment, tmp_path_factory: pytest.TempPathFactory) 
 def test_settings_are_the_same_in_another_process(from_wheel: Environment, pickles: dict[str, str]) -> None:
     assert_loaded(
         from_wheel.call(loaded, pickles, [*VARIABLES]),
-        docker={"disable_attestations": True},
+        docker={"disable_attestations": True, "push_from_builder": False},
         variables={SETTING: "True", "PREFECT_LOGGING_LEVEL": "ERROR"},
     )
 
@@ -36,7 +36,7 @@ def test_a_value_that_is_not_set_is_not_set_in_another_process(from_wheel: Envir
     pickles = from_wheel.call(pickled)
     assert_loaded(
         from_wheel.call(loaded, pickles, [SETTING], variables={SETTING: "true"}),
-        docker={"disable_attestations": False},
+        docker={"disable_attestations": False, "push_from_builder": False},
         variables={},
     )
 
@@ -55,7 +55,7 @@ def test_settings_of_a_process_without_the_package_take_the_value_of_the_process
     pickles = without_us.call(pickled, variables={"PREFECT_LOGGING_LEVEL": "ERROR"})
     assert_loaded(
         from_wheel.call(loaded, pickles, [*VARIABLES], variables={SETTING: "true"}),
-        docker={"disable_attestations": True},
+        docker={"disable_attestations": True, "push_from_builder": False},
         variables={SETTING: "True", "PREFECT_LOGGING_LEVEL": "ERROR"},
     )
 

@@ -1,13 +1,13 @@
-"""The setting is one of Prefect's own, in every way that Prefect offers its settings."""
+"""The setting is available in all ways in which Prefect provides settings."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from startup.environment import SETTING
+from support.environment import SETTING
 
 if TYPE_CHECKING:
-    from startup.environment import Environment
+    from support.environment import Environment
 
 
 def test_a_new_process_reads_the_variable(installed: Environment) -> None:
@@ -20,25 +20,25 @@ def test_a_new_process_reads_the_variable(installed: Environment) -> None:
     assert installed.call(values, variables={SETTING: "true"}) == [True, True]
 
 
-def test_it_can_be_changed_for_a_while(from_wheel: Environment) -> None:
+def test_temporary_settings_change_it(from_wheel: Environment) -> None:
     def values() -> list[bool]:
         from prefect.settings import PREFECT_DOCKER_DISABLE_ATTESTATIONS, temporary_settings
 
-        from prefect_docker_attest.switch import attestations_disabled
+        from prefect_docker_attest.patches.current_setting import disable_attestations
 
-        seen = [attestations_disabled()]
+        seen = [disable_attestations()]
         with temporary_settings({PREFECT_DOCKER_DISABLE_ATTESTATIONS: True}):
-            seen.append(attestations_disabled())
+            seen.append(disable_attestations())
             with temporary_settings({PREFECT_DOCKER_DISABLE_ATTESTATIONS: False}):
-                seen.append(attestations_disabled())
+                seen.append(disable_attestations())
             with temporary_settings(restore_defaults={PREFECT_DOCKER_DISABLE_ATTESTATIONS}):
-                seen.append(attestations_disabled())
-        return [*seen, attestations_disabled()]
+                seen.append(disable_attestations())
+        return [*seen, disable_attestations()]
 
     assert from_wheel.call(values) == [False, True, False, False, False]
 
 
-def test_it_travels_to_other_processes_as_a_variable_where_it_is_set(from_wheel: Environment) -> None:
+def test_a_set_value_is_passed_to_other_processes_as_a_variable(from_wheel: Environment) -> None:
     def variables(name: str) -> list[str | None]:
         from prefect.settings import PREFECT_DOCKER_DISABLE_ATTESTATIONS, get_current_settings, temporary_settings
 
@@ -65,7 +65,7 @@ def test_it_is_in_the_json_schema_with_its_variable(from_wheel: Environment) -> 
     assert "docker buildx build" in setting["description"]
 
 
-def test_a_value_that_is_no_boolean_is_refused_as_prefect_refuses_its_own(from_wheel: Environment) -> None:
+def test_an_invalid_boolean_is_refused_like_those_of_prefects_settings(from_wheel: Environment) -> None:
     program = ("-c", "import prefect.context")
     ours = from_wheel.run(*program, variables={SETTING: "maybe"})
     theirs = from_wheel.run(*program, variables={"PREFECT_CLI_COLORS": "maybe"})

@@ -1,4 +1,4 @@
-"""Where the setting's value comes from, and which source counts."""
+"""The sources of the setting's value, and their precedence."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from startup.environment import Environment
+    from support.environment import Environment
 
 STRONGEST_FIRST = ("environment", ".env", "prefect.toml", "pyproject.toml", "profiles.toml")
 
-# What each source holds, by name of the case, and what Prefect is to make of it.
+# The content of the sources in each case, and the resulting value.
 CASES: dict[str, tuple[Mapping[str, str], bool]] = {
     "nothing": ({}, False),
     **{
@@ -33,13 +33,17 @@ CASES: dict[str, tuple[Mapping[str, str], bool]] = {
     "environment says 1": ({"environment": "1"}, True),
     "environment says ON": ({"environment": "ON"}, True),
     "environment says no": ({"environment": "no"}, False),
-    # As a CI system exports a variable that nobody has set.
+    # CI systems export variables without a value as empty.
     "environment is empty": ({"environment": ""}, False),
     "environment is empty, .env says true": ({"environment": "", ".env": "true"}, True),
     "environment is empty, profile says true": ({"environment": "", "profiles.toml": "true"}, True),
     ".env is empty": ({".env": ""}, False),
     ".env is empty, prefect.toml says true": ({".env": "", "prefect.toml": "true"}, True),
     "profile is empty": ({"profiles.toml": ""}, False),
+    # TOML has no other empty value than an empty string.
+    "prefect.toml is empty, profile says true": ({"prefect.toml": '""', "profiles.toml": "true"}, True),
+    "pyproject.toml is empty, profile says true": ({"pyproject.toml": '""', "profiles.toml": "true"}, True),
+    "prefect.toml is empty, pyproject.toml says true": ({"prefect.toml": '""', "pyproject.toml": "true"}, True),
 }
 
 
@@ -59,7 +63,7 @@ def values_of(sources_of_cases: Iterable[Mapping[str, str]]) -> list[bool]:
 
     values: list[bool] = []
     for sources in sources_of_cases:
-        # Prefect keeps what it has read of a file by its path and time.
+        # Prefect caches the content of a file by its path and time.
         os.chdir(tempfile.mkdtemp(dir=os.environ["HOME"]))
         os.environ["PREFECT_PROFILES_PATH"] = os.path.abspath("profiles.toml")
         os.environ.pop(name, None)
@@ -75,11 +79,11 @@ def values_of(sources_of_cases: Iterable[Mapping[str, str]]) -> list[bool]:
 
 @pytest.fixture(scope="module")
 def values(_from_wheel: Environment, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bool]:
-    """The value in each of the cases, all from one process: Prefect takes a second to start."""
+    """Return the value in each case. One process reads all of them, because Prefect takes a second to start."""
     environment = replace(_from_wheel, project=tmp_path_factory.mktemp("sources"))
     return dict(zip(CASES, environment.call(values_of, [sources for sources, _ in CASES.values()]), strict=True))
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_strongest_source_that_says_something_counts(values: dict[str, bool], case: str) -> None:
+def test_the_source_with_the_highest_precedence_wins(values: dict[str, bool], case: str) -> None:
     assert values[case] is CASES[case][1]

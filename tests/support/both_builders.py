@@ -1,4 +1,4 @@
-"""One build done by docker-py's classic builder, or by the package, and what its image holds and says."""
+"""Builds an image with the classic builder or with this package, and reads its files and its config."""
 
 from __future__ import annotations
 
@@ -16,43 +16,44 @@ from prefect.utilities.dockerutils import docker_client
 if TYPE_CHECKING:
     from docker import APIClient
 
-# A time that no build of this run can have made.
+# Files that a build of this run makes are newer than this time.
 _STARTED = time.time() - 1
 _KINDS = {tarfile.DIRTYPE: "folder", tarfile.SYMTYPE: "link", tarfile.FIFOTYPE: "fifo", tarfile.CHRTYPE: "device"}
-# What says which builder it was (Image: the classic one's last intermediate image), or speaks to Windows alone.
+# Members of the config that depend on the builder (Image: the classic builder's last intermediate image), or that only
+# Windows uses.
 _OF_NO_EFFECT = ("Image", "ArgsEscaped")
 
 
 class Failed(Exception):
-    """A build that ended in an error."""
+    """A build failed."""
 
 
 @dataclass(frozen=True)
 class Built:
-    """What came of a build.
+    """The result of a build.
 
     Attributes:
-        image: the engine's id of it
-        events: all that the build said
-        holds: the files of a container, and all that can be seen of each but the time of folders
-        says: the image's config, less what is empty
+        image: id of the image in the engine
+        events: all events of the build
+        files: the files of a container by path, each with its properties, except for the times of folders
+        config: the image's config, without empty members
     """
 
     image: str
     events: list[dict[str, Any]]
-    holds: dict[str, str]
-    says: dict[str, Any]
+    files: dict[str, str]
+    config: dict[str, Any]
 
 
 def build(*, switched_on: bool, **options: Any) -> Built:
-    """Build as Prefect does, with the setting on or off, and look into the image.
+    """Build with Prefect's client, with the setting on or off, and read the image.
 
     Raises:
-        Failed: the build failed; what its call raises is raised as it is
+        Failed: the build failed. Exceptions of the call itself are not changed
     """
     with temporary_settings({PREFECT_DOCKER_DISABLE_ATTESTATIONS: switched_on}), docker_client() as client:
         events = []
-        running = client.api.build(**{"decode": True, "nocache": True, "rm": True, **options})
+        running = client.api.build(**{"decode": True, "nocache": True, "rm": True, "forcerm": True, **options})
         try:
             for event in running:
                 events.append(event)
@@ -61,22 +62,22 @@ def build(*, switched_on: bool, **options: Any) -> Built:
         except APIError as error:
             raise Failed(str(error)) from error
         image = [event["aux"]["ID"] for event in events if "ID" in event.get("aux", {})][-1]
-        return Built(image, events, _holds(client.api, image), _says(client.api, image))
+        return Built(image, events, _files(client.api, image), _config(client.api, image))
 
 
 def differences(classic: Built, ours: Built) -> dict[str, tuple[Any, Any]]:
-    """What differs, by path or name: the classic builder's, and ours."""
-    first, second = {**classic.says, **classic.holds}, {**ours.says, **ours.holds}
+    """Return the differences by path or name: the value of the classic builder, and that of this package."""
+    first, second = {**classic.config, **classic.files}, {**ours.config, **ours.files}
     names = sorted(first.keys() | second.keys())
     return {name: (first.get(name), second.get(name)) for name in names if first.get(name) != second.get(name)}
 
 
-def _holds(api: APIClient, image: str) -> dict[str, str]:
+def _files(api: APIClient, image: str) -> dict[str, str]:
     container = api.create_container(image, command=["nothing"])
     try:
         exported = b"".join(api.export(container["Id"]))
     finally:
-        api.remove_container(container["Id"])
+        api.remove_container(container["Id"], v=True)
     with tarfile.open(fileobj=io.BytesIO(exported)) as archive:
         return {f"/{member.name}": _seen(archive, member) for member in archive}
 
@@ -93,10 +94,10 @@ def _seen(archive: tarfile.TarFile, member: tarfile.TarInfo) -> str:
     return " ".join(seen)
 
 
-def _says(api: APIClient, image: str) -> dict[str, Any]:
+def _config(api: APIClient, image: str) -> dict[str, Any]:
     inspected: dict[str, Any] = api.inspect_image(image)  # type: ignore[no-untyped-call]
-    said = {name: value for name, value in inspected["Config"].items() if value and name not in _OF_NO_EFFECT}
-    # Either is where a container starts; BuildKit before 0.17 writes it out.
-    said.setdefault("WorkingDir", "/")
+    config = {name: value for name, value in inspected["Config"].items() if value and name not in _OF_NO_EFFECT}
+    # Without a working directory, containers start in "/". BuildKit before 0.17 writes it into the config.
+    config.setdefault("WorkingDir", "/")
     of_image = {name: inspected.get(name) or None for name in ("Architecture", "Os", "Author", "RepoTags")}
-    return {**said, **of_image, "layers": len(inspected["RootFS"].get("Layers") or ())}
+    return {**config, **of_image, "layers": len(inspected["RootFS"].get("Layers") or ())}

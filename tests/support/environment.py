@@ -1,7 +1,8 @@
-"""Virtual environments that hold this package as its users get it, and programs that run in them."""
+"""Virtual environments with this package as users install it, and programs that run in them."""
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 import os
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
     from pathlib import Path
 
 T = TypeVar("T")
@@ -23,8 +24,9 @@ AUTOLOAD = "PREFECT_DOCKER_ATTEST_AUTOLOAD"
 
 ROOT_SETTINGS = "prefect.settings.models.root"
 DOCKERUTILS = "prefect.utilities.dockerutils"
+DOCKER_PY = "docker.api.client"
 
-# A Prefect as far as this package looks at it, which is imported in no time.
+# A fake Prefect with only the modules that this package uses. Its import takes almost no time.
 FAKE_PREFECT = {
     "prefect/__init__.py": "",
     "prefect/settings/__init__.py": "def get_current_settings(): pass",
@@ -45,16 +47,32 @@ class Settings(PrefectBaseSettings):
     "prefect/utilities/dockerutils.py": "def docker_client(): pass",
 }
 
+# A fake docker-py with only the module that this package uses.
+FAKE_DOCKER = {
+    "docker/__init__.py": "import docker.api.client",
+    "docker/api/__init__.py": "",
+    "docker/api/client.py": "class APIClient:\n def build(self, **options): return ['docker-py']",
+}
+
+
+@dataclass(frozen=True)
+class Distributions:
+    """What is published: the source distribution, and the wheel that was built from it."""
+
+    source: Path
+    """The source distribution, unpacked."""
+    wheel: Path
+
 
 @dataclass(frozen=True)
 class Environment:
-    """A virtual environment, and the folder of a user's project to run programs in."""
+    """A virtual environment, and the folder of a user's project."""
 
     folder: Path
     source: Path
-    """Where the package is imported from: site-packages, or the source tree of an editable install."""
+    """The folder that contains the package: site-packages, or the source tree of an editable install."""
     project: Path
-    """The current directory of programs. Prefect's home and profiles are in it, so nobody else's are touched."""
+    """The current directory of programs. It also contains Prefect's home and profiles, to isolate tests."""
 
     @property
     def python(self) -> Path:
@@ -77,7 +95,7 @@ class Environment:
         return self.project / "profiles.toml"
 
     def run(self, *arguments: str, variables: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        """Run this environment's Python, with none of the caller's variables for Python or Prefect."""
+        """Run this environment's Python, without the caller's variables for Python and Prefect."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PREFECT_"))}
         private = {
             "HOME": str(self.project),
@@ -97,7 +115,7 @@ class Environment:
         )
 
     def output(self, *arguments: str, variables: Mapping[str, str] | None = None) -> str:
-        """Run this environment's Python, which must succeed and warn of nothing."""
+        """Run this environment's Python, and return its output. It must succeed without warnings."""
         done = self.run(*arguments, variables=variables)
         assert (done.returncode, done.stderr) == (0, ""), f"exit {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stdout
@@ -107,7 +125,7 @@ class Environment:
         return self.run(str(self.folder / "bin" / "prefect"), *arguments)
 
     def prefect(self, *arguments: str, variables: Mapping[str, str] | None = None) -> str:
-        """Run Prefect's command line, which must succeed and warn of nothing."""
+        """Run Prefect's command line, and return its output. It must succeed without warnings."""
         return self.output(str(self.folder / "bin" / "prefect"), *arguments, variables=variables)
 
     def call(
@@ -118,14 +136,14 @@ class Environment:
         flags: Iterable[str] = (),
         variables: Mapping[str, str] | None = None,
     ) -> T:
-        """Call a function in an interpreter of its own, which must warn of nothing.
+        """Call a function in a new interpreter, which must succeed without warnings.
 
-        The function travels as source: it imports what it uses and calls the functions of `using` at most.
-        Arguments are literals; the result is what JSON makes of it.
+        The function is passed as source code, so it must import all that it uses, and can call only the functions in
+        `using`. Arguments must be literals. The result is converted to JSON and back.
         """
         program = [
             "from __future__ import annotations",
-            *(textwrap.dedent(inspect.getsource(each)) for each in (*using, function)),
+            *(textwrap.dedent(inspect.getsource(part)) for part in (*using, function)),
             f"result = {function.__name__}({', '.join(map(repr, arguments))})",
             "import json",
             "print(json.dumps(result))",
@@ -134,28 +152,58 @@ class Environment:
 
 
 def write(folder: Path, files: Mapping[str, str]) -> None:
-    """Write files by their paths, and the folders that they need."""
+    """Write files by their paths, and create the folders that they need."""
     for name, text in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
 
 
+@contextlib.contextmanager
+def moved_away(path: Path) -> Iterator[None]:
+    """Rename a file or folder inside a ``with``."""
+    away = path.rename(path.with_name(f"{path.name}.away"))
+    try:
+        yield
+    finally:
+        away.rename(path)
+
+
+@contextlib.contextmanager
+def holding(path: Path, text: str) -> Iterator[None]:
+    """Replace the content of a file inside a ``with``."""
+    with moved_away(path):
+        path.write_text(text, encoding="utf-8")
+        try:
+            yield
+        finally:
+            path.unlink()
+
+
 def builder_of(docker_client: Any) -> str:
-    """Who builds for the clients that Prefect's function opens. To be called in an `Environment`; needs no engine."""
+    """Return who builds for clients of Prefect's function: ``buildx`` or ``docker-py``. It needs no engine.
+
+    Call it in an `Environment`.
+    """
+    import contextlib
+    import sys
     from unittest import mock
 
-    def docker_py(**_: object) -> Iterator[str]:
-        yield "docker-py"
+    import docker  # noqa: F401 before its classes are mocked
 
-    def buildx(*_: object, **__: object) -> Iterator[str]:
+    def buildx(*_: object, **__: object) -> Generator[str, None, bool]:
         yield "buildx"
+        return True
 
-    client = mock.Mock(spec_set=["api", "close"])
-    client.api.build = docker_py
+    client = "docker.api.client.APIClient"
     with (
-        mock.patch("docker.DockerClient.from_env", return_value=client),
-        mock.patch("prefect_docker_attest.docker_py.build", buildx),
+        mock.patch(f"{client}._retrieve_server_version", return_value="1.44"),
+        mock.patch(f"{client}._post"),
+        mock.patch(f"{client}._stream_helper", return_value=iter(["docker-py"])),
+        # Mocking a module imports it.
+        mock.patch("prefect_docker_attest.buildx.docker_py.build", buildx)
+        if "prefect_docker_attest" in sys.modules
+        else contextlib.nullcontext(),
         docker_client() as opened,
     ):
         (builder,) = opened.api.build(path=".")

@@ -1,4 +1,4 @@
-"""Prefect's settings, pickled in one process and loaded in another. To be called in an `Environment`."""
+"""Pickles Prefect's settings in one process, and loads them in another. Call these functions in an `Environment`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def pickled() -> dict[str, str]:
-    """Prefect's settings, and the context that holds them."""
+    """Pickle Prefect's settings, and the context that contains them."""
     import importlib
 
     from prefect.context import get_settings_context
@@ -20,7 +20,10 @@ def pickled() -> dict[str, str]:
 
 
 def loaded(pickles: dict[str, str], names: list[str]) -> dict[str, Any]:
-    """What a process says of each of the pickles, used as its settings: their class, their group, these variables."""
+    """Load each pickle and use it as the settings of this process.
+
+    Returns for each pickle: whether its class is that of this process, its group ``docker``, and these variables.
+    """
     import pickle
 
     import prefect.settings
@@ -36,7 +39,7 @@ def loaded(pickles: dict[str, str], names: list[str]) -> dict[str, Any]:
             variables = settings.to_environment_variables(exclude_unset=True)
             found[kind] = [
                 type(settings) is prefect.settings.Settings,
-                settings.model_dump().get("docker"),
+                settings.model_dump(exclude_none=True).get("docker"),
                 {name: variables[name] for name in names if name in variables},
             ]
     return found

@@ -1,8 +1,8 @@
-"""Puts Prefect's own base image into a registry, of the version that is installed here, for two platforms.
+"""Makes a replacement for Prefect's base image, and pushes it to a registry for two platforms.
 
-`prefecthq/prefect:X-pythonY` as Docker Hub has it, as far as flow runs need it: the machine's release
-of Debian with its Python, and Prefect with the versions of everything that are installed here. Without
-prefect-docker-attest, as in the images that users start from.
+It takes the place of `prefecthq/prefect:X-pythonY` on Docker Hub. It contains what flow runs need: the machine's
+release of Debian with its Python, and Prefect with the versions that are installed here. Like Prefect's image, it does
+not contain prefect-docker-attest.
 """
 
 from __future__ import annotations
@@ -17,28 +17,29 @@ from pathlib import Path
 
 from prefect.utilities.dockerutils import get_prefect_image_name
 
-import debian_machine as machine
-from base_images import BaseImage, push_index
-from debian_packages import cache_folder, mirror_of_the_machine, new_in_cache, private_apt
+from engines import machine
+from engines.base_images import BaseImage, push_index
+from engines.packages import cache_folder, mirror_of_the_machine, new_in_cache, private_apt
+from engines.progress import step
 
 _PACKAGES = ("base-files", "coreutils", "dash", "python3", "tzdata")
-# Part of the cache's name: to be raised when what is made below changes.
+# A part of the cache folder's name. Increase it when the content below changes.
 _REVISION = 1
 
-# Debian's name of an architecture, and its first two in the names that uv gives platforms.
+# Debian's names of architectures, with uv's names of the platforms.
 _PLATFORMS = {"amd64": "x86_64-manylinux_2_28", "arm64": "aarch64-manylinux_2_28"}
 
 
 def push_prefect(registry: str) -> str:
-    """Push the image that Prefect generates Dockerfiles from, and return its name.
+    """Push the base image of Prefect's generated Dockerfiles, and return its name.
 
     Args:
-        registry: host and port of a registry that speaks plain HTTP.
+        registry: host and port of a registry that uses plain HTTP.
 
     Raises:
-        EngineUnavailable: there is no mirror of Debian.
-        CommandFailed: something cannot be fetched.
-        OSError: the registry cannot be reached, or refuses.
+        EngineUnavailable: the machine has no mirror of Debian.
+        CommandFailed: a package cannot be downloaded.
+        OSError: the registry does not answer, or answers with an error.
     """
     with machine.lock():
         folder = _made()
@@ -62,19 +63,19 @@ def push_prefect(registry: str) -> str:
 
 
 def _made() -> Path:
-    """Return the folder with the layers and their `digests.json`; make them if need be."""
+    """Return the folder with the layers and their `digests.json`. Make them if necessary."""
     mirror = mirror_of_the_machine()
-    # The versions of the day when this environment was made, not of today.
-    pins = sorted({f"{each.metadata['Name']}=={each.version}" for each in distributions()})
+    # The image has the versions of this environment, which can be older than the newest ones.
+    pins = sorted({f"{package.metadata['Name']}=={package.version}" for package in distributions()})
     key = hashlib.sha256("\n".join([*_PACKAGES, *pins]).encode()).hexdigest()[:12]
     folder = cache_folder() / f"prefect-{version('prefect')}-on-{mirror.suite}-{key}-{_REVISION}"
     if folder.is_dir():
         return folder
-    with new_in_cache(folder) as part:
+    with step(f"Making the image of Prefect {version('prefect')} in {folder}"), new_in_cache(folder) as part:
         (part / "pins.txt").write_text("\n".join(pins))
         roots = {architecture: _system(part, architecture) for architecture in _PLATFORMS}
         trees = {architecture: _prefect(part, root, architecture) for architecture, root in roots.items()}
-        # With one Python for both: an emulated one is slow, and what it compiles is the same.
+        # The amd64 Python compiles both trees: an emulated Python is slow, and the result is the same.
         _compile(roots["amd64"], [*roots.values(), *trees.values()])
         digests = {
             architecture: {
@@ -88,13 +89,13 @@ def _made() -> Path:
 
 
 def _system(part: Path, architecture: str) -> Path:
-    """Unpack Debian's packages, whose scripts are not run: Python and a shell need none of that."""
+    """Unpack Debian's packages. Their scripts are not run, because Python and a shell work without them."""
     mirror = mirror_of_the_machine()
     root, apt = part / architecture, part / f"{architecture}-apt"
     settings = {
         "APT::Architecture": architecture,
         "APT::Architectures": architecture,
-        # Nothing counts as installed.
+        # With an empty status file, apt also downloads packages that are installed on the machine.
         "Dir::State::status": "/dev/null",
     }
     apt_get = private_apt(apt, [mirror.source(mirror.suite, architecture)], settings)
@@ -104,7 +105,7 @@ def _system(part: Path, architecture: str) -> Path:
     shutil.rmtree(apt)
     for unused in ("doc", "locale", "man"):
         shutil.rmtree(root / "usr/share" / unused, ignore_errors=True)
-    # Debian makes these when it installs the packages.
+    # The scripts of Debian's packages would create these files.
     (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
     (root / "etc/group").write_text("root:x:0:\n")
     (root / "usr/bin/python").symlink_to("python3")
@@ -112,7 +113,7 @@ def _system(part: Path, architecture: str) -> Path:
 
 
 def _prefect(part: Path, root: Path, architecture: str) -> Path:
-    """Install Prefect for the Python in `root`, into a tree of its own."""
+    """Install Prefect for the Python in `root`, into a separate tree."""
     python = _python(root)
     tree = part / f"{architecture}-prefect"
     packages = tree / f"usr/local/lib/{python}/dist-packages"
@@ -122,14 +123,14 @@ def _prefect(part: Path, root: Path, architecture: str) -> Path:
             f"--python-version={python.removeprefix('python')}",
             f"--python-platform={_PLATFORMS[architecture]}",
             "--only-binary=:all:",
-            # What the folder of a project says about uv is not about this.
+            # uv must not use the configuration of this project.
             "--no-config",
             f"--constraints={part / 'pins.txt'}",
             f"prefect=={version('prefect')}",
         ],
         folder=part,
     )
-    # Their first line names this machine's Python.
+    # The first lines of these scripts name this machine's Python.
     shutil.rmtree(packages / "bin", ignore_errors=True)
     command = tree / "usr/local/bin/prefect"
     command.parent.mkdir(parents=True)
@@ -144,7 +145,7 @@ def _python(root: Path) -> str:
 
 
 def _compile(root: Path, trees: list[Path]) -> None:
-    """Compile all modules of the trees with the Python in `root`: a container would do it anew in each run."""
+    """Compile all modules in the trees with the Python in `root`, so that containers do not have to."""
     libraries = [f"{root}/lib/x86_64-linux-gnu", f"{root}/usr/lib/x86_64-linux-gnu"]
     loader = next(path for folder in libraries for path in Path(folder).glob("ld-linux-x86-64.so.2"))
     for tree in trees:
@@ -155,14 +156,14 @@ def _compile(root: Path, trees: list[Path]) -> None:
                 *("-s", str(tree), "-p", "/", str(tree)),
             ],
             environment={**os.environ, "PYTHONHOME": f"{root}/usr", "PYTHONPATH": ""},
-            # Some packages hold templates of modules, which are none.
+            # Some packages contain templates of modules, which cannot be compiled.
             check=False,
         )
 
 
 def _layer(tree: Path, tar: Path) -> str:
-    """Make a compressed tar of a tree, in the place of it, and return the digest of what is compressed."""
-    # Always the same for the same files.
+    """Replace a tree with a compressed tar of it, and return the digest of the uncompressed tar."""
+    # With these options the same files make the same tar.
     owner = ("--owner=0", "--group=0", "--numeric-owner", "--mtime=@0", "--sort=name")
     machine.run(["tar", "--create", f"--file={tar}", f"--directory={tree}", *owner, "."])
     with tar.open("rb") as content:

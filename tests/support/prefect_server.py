@@ -1,4 +1,4 @@
-"""A Prefect server of its own, work pools for Docker with a worker each, and what users do with them."""
+"""Runs a Prefect server, and work pools for Docker with one worker each; deploys and runs flows like a user."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from private_docker import Engine, Store
+    from engines.private import Engine, Store
 
 SETTING = "PREFECT_DOCKER_DISABLE_ATTESTATIONS"
 PREFECT = str(Path(sys.executable).with_name("prefect"))
-# For what takes seconds on a machine of one's own; this one may be shared, and emulate another.
+# Seconds. This is long, because the machine can be busy, and can emulate another platform.
 PATIENCE = 280
 
 FLOWS = """\
@@ -39,7 +39,7 @@ from prefect import flow
 def hello() -> None:
     print(f"hello from {platform.machine()}")
     print(f"attestations disabled: {os.environ.get('PREFECT_DOCKER_DISABLE_ATTESTATIONS')}")
-    print(f"the package is there: {importlib.util.find_spec('prefect_docker_attest') is not None}")
+    print(f"the package is installed: {importlib.util.find_spec('prefect_docker_attest') is not None}")
 
 
 @flow(log_prints=True)
@@ -55,7 +55,7 @@ from prefect.docker import DockerImage
 
 
 def run(command: list[str], environment: Mapping[str, str], folder: Path | None = None) -> str:
-    """Run a command to its end, and return what it printed; where it fails, raise with that."""
+    """Run a command, and return its output. If the command fails, raise an error with its output."""
     ran = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
     if ran.returncode:
         raise RuntimeError(f"{command} ended with {ran.returncode}\n{ran.stdout}\n{ran.stderr}")
@@ -64,16 +64,16 @@ def run(command: list[str], environment: Mapping[str, str], folder: Path | None 
 
 @dataclass(frozen=True)
 class Run:
-    """A flow run at its end."""
+    """A flow run that has ended."""
 
     state: str
-    said: str
-    """The state's message, and what the flow run logged."""
+    log: str
+    """The message of the state, and the log of the flow run."""
 
 
 @dataclass(frozen=True)
 class Prefect:
-    """A Prefect server with a home of its own, and the workers of its work pools."""
+    """A Prefect server with its own home folder, and the workers of its work pools."""
 
     home: Path
     url: str
@@ -81,12 +81,12 @@ class Prefect:
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def environment(self, store: Store | None = None, **more: str) -> dict[str, str]:
-        """The environment of a user whose Docker is the engine of this image store."""
+        """Return the environment of a user who uses the engine with this image store."""
         theirs = self.engines[store].environment if store else os.environ
         return {
             **{name: value for name, value in theirs.items() if not name.startswith("PREFECT_")},
             "PREFECT_HOME": str(self.home),
-            # Old Prefect looks for profiles beside it.
+            # Old versions of Prefect do not use PREFECT_HOME for profiles.
             "PREFECT_PROFILES_PATH": str(self.home / "profiles.toml"),
             "PREFECT_API_URL": self.url,
             "PREFECT_API_REQUEST_TIMEOUT": str(PATIENCE),
@@ -96,7 +96,7 @@ class Prefect:
         }
 
     def start(self, name: str, *arguments: str, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-        """Start a `prefect` that goes on, its output in a file of the home."""
+        """Start a `prefect` command that keeps running. Its output goes to a file in the home folder."""
         with (self.home / f"{name}.log").open("wb") as log:
             process = subprocess.Popen(
                 [PREFECT, *arguments],
@@ -110,18 +110,18 @@ class Prefect:
         return process
 
     def worker(self, store: Store) -> str:
-        """The name of a work pool whose worker runs containers in the engine of this image store."""
+        """Return a work pool whose worker runs containers in the engine with this image store."""
         pool = f"docker-{store}"
         if pool not in self.processes:
             run([PREFECT, "work-pool", "create", pool, "--type=docker"], self.environment())
-            # On as it is for who deploys: the worker hands it on to the containers, which lack this package.
+            # The worker has the setting too, and passes it to the containers, which do not have this package.
             environment = self.environment(store, **{SETTING: "true"}, PREFECT_WORKER_QUERY_SECONDS="1")
             self.start(pool, "worker", "start", f"--pool={pool}", "--type=docker", environment=environment)
         return pool
 
     def finish(self, deployment: str, **job_variables: Any) -> Run:
-        """Have the worker run a deployment, `flow/name`, and wait for the end."""
-        # The container is on the machine's network, where the server is.
+        """Run a deployment, `flow/name`, with the worker, and wait until it ends."""
+        # The container uses the machine's network, to reach the server.
         variables = {"network_mode": "host", "networks": [], "env": {"PREFECT_API_URL": self.url}, **job_variables}
         with temporary_settings({PREFECT_API_URL: self.url}), get_client(sync_client=True) as client:
             found = client.read_deployment_by_name(deployment)
@@ -130,12 +130,12 @@ class Prefect:
             end = time.monotonic() + PATIENCE
             while True:
                 state = client.read_flow_run(flow_run.id).state
-                said = "\n".join(each.message for each in client.read_logs(of_this))
-                # What a flow run logs arrives after its last state.
-                if state and state.is_final() and (not state.is_completed() or "Finished in state" in said):
-                    return Run(str(state.name), f"{state.message}\n{said}")
+                log = "\n".join(log.message for log in client.read_logs(of_this))
+                # The log of a flow run arrives after its final state.
+                if state and state.is_final() and (not state.is_completed() or "Finished in state" in log):
+                    return Run(str(state.name), f"{state.message}\n{log}")
                 if time.monotonic() > end:
-                    raise TimeoutError(f"{deployment} does not end: {state}\n{said}\n{self.logs()}")
+                    raise TimeoutError(f"{deployment} does not end: {state}\n{log}\n{self.logs()}")
                 time.sleep(0.5)
 
     def logs(self) -> str:
@@ -154,23 +154,23 @@ class Prefect:
 
 @dataclass(frozen=True)
 class Project:
-    """A user's folder with flows in it, and the environment that the user works in."""
+    """A user's folder with flows, and the environment of the user."""
 
     folder: Path
     environment: Mapping[str, str]
 
     def script(self, code: str) -> str:
-        """Run a script of the user's, and return what it printed."""
+        """Run a script of the user, and return its output."""
         (self.folder / "deploy.py").write_text(SCRIPT + textwrap.dedent(code))
         return run([sys.executable, "deploy.py"], self.environment, self.folder)
 
     def deploy_all(self, prefect_yaml: str) -> str:
-        """Run `prefect deploy --all` with such a prefect.yaml, and return what it printed."""
+        """Run `prefect deploy --all` with this prefect.yaml, and return its output."""
         (self.folder / "prefect.yaml").write_text(textwrap.dedent(prefect_yaml))
         return run([PREFECT, "--no-prompt", "deploy", "--all"], self.environment, self.folder)
 
 
 class MakeProject(Protocol):
-    """Makes a user's folder: whose, is told by the image store of their Docker and by their setting."""
+    """Makes the folder of a user who has an engine with this image store, and this value of the setting."""
 
     def __call__(self, store: Store, setting: str = "true") -> Project: ...

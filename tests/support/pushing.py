@@ -1,4 +1,4 @@
-"""Registries for plain HTTP, and manifests and blobs of any kind in them."""
+"""Starts registries with plain HTTP, and pushes manifests and blobs of any kind to them."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 
-_client = httpx.Client(trust_env=False, timeout=60)  # a loopback address is never to be asked of a proxy
+_client = httpx.Client(trust_env=False, timeout=60)  # no proxies: they cannot reach a loopback address here
 
 
 @contextlib.contextmanager
 def started_registry(program: str, folder: Path, **configuration: Any) -> Iterator[str]:
-    """Another registry, with a configuration of its own; its address."""
+    """Start a registry with this configuration, and give its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
     storage = {"filesystem": {"rootdirectory": str(folder / "registry")}, "delete": {"enabled": True}}
     general = {"version": "0.1", "log": {"level": "error"}, "storage": storage, "http": {"addr": address}}
-    (folder / "registry.yml").write_text(json.dumps({**general, **configuration}))  # JSON is YAML too
+    (folder / "registry.yml").write_text(json.dumps({**general, **configuration}))  # JSON is a subset of YAML
     process = subprocess.Popen([program, "serve", str(folder / "registry.yml")], stderr=subprocess.DEVNULL)
     try:
-        # Tries again, and waits longer each time.
+        # It retries, and waits longer after each attempt.
         with httpx.Client(transport=httpx.HTTPTransport(retries=10), trust_env=False) as client:
             client.get(f"http://{address}/v2/")
         yield address
@@ -80,34 +80,36 @@ def push_image(
     layer: Mapping[str, Any] = MappingProxyType({}),
     tag: str | None = None,
     headers: dict[str, str] | None = None,
+    config: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """An image of one layer; its config has no platform, and a diff_id that is right where the layer can be read.
+    """Push an image with one layer. If the layer can be decompressed, its diff_id in the config is right.
 
     Args:
-        repository: address of the registry's API for the repository
+        repository: address of the repository in the registry's API
         blob: the layer
-        media_type: of the manifest
-        layer: more of the layer's descriptor
-        tag: none: the image is left without
-        headers: the registry's credentials
+        media_type: media type of the manifest
+        layer: members to add to the layer's descriptor
+        tag: tag of the image; None for an image without a tag
+        headers: headers with credentials for the registry
+        config: members to add to the image's config, which has no platform by default
     """
     _client.headers = httpx.Headers(headers)
     try:
         diff_id = digest(gzip.decompress(blob))
     except OSError:
         diff_id = digest(blob)
-    config = json.dumps({"rootfs": {"type": "layers", "diff_ids": [diff_id]}}).encode()
+    content = json.dumps({**config, "rootfs": {"type": "layers", "diff_ids": [diff_id]}}).encode()
     document = {
         "schemaVersion": 2,
         "mediaType": media_type,
-        "config": descriptor(CONFIG, push_blob(repository, config)),
+        "config": descriptor(CONFIG, push_blob(repository, content)),
         "layers": [{**descriptor(LAYER, push_blob(repository, blob)), **layer}],
     }
     return push_manifest(repository, document, tag)
 
 
 def tar_layer(name: str, size: int = 0, compresslevel: int = 6) -> bytes:
-    """A layer with one file of zeros, as gzip file; level 0 is as large as the tar."""
+    """Return a layer with one file of zeros, as a gzip file. With level 0 it is not compressed."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=compresslevel) as archive:
         entry = tarfile.TarInfo(name)

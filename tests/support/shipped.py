@@ -1,4 +1,4 @@
-"""The command as users run it, and images for it to inspect."""
+"""Runs the command like a user, and builds images to inspect."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ from uuid import uuid4
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from private_docker import Engine, Registry
+    from engines.private import Engine, Registry
 
 COMMAND = os.path.join(sysconfig.get_path("scripts"), "prefect-docker-attest")
 
 
 @dataclass(frozen=True)
-class Said:
-    """What one run of the command ended with, and printed."""
+class Result:
+    """The exit code and the output of one run of the command."""
 
     code: int
     out: str
     err: str
+    peak: int
+    """The largest amount of memory that it used, in bytes."""
 
     @property
     def json(self) -> Any:
@@ -31,25 +33,25 @@ class Said:
 
     @property
     def text(self) -> str:
-        """Standard output as one line: where it was wrapped does not matter."""
+        """Standard output as one line, so that tests do not depend on line breaks."""
         return " ".join(self.out.split())
 
 
 class Run(Protocol):
-    """Runs the command with this environment; variables that are `None` are left out."""
+    """Runs the command with this environment. Variables with the value `None` are removed."""
 
-    def __call__(self, *arguments: str, **environment: str | None) -> Said: ...
+    def __call__(self, *arguments: str, **environment: str | None) -> Result: ...
 
 
 @dataclass(frozen=True)
 class Images:
-    """Builds small images in an engine with containerd store, and pushes them."""
+    """Builds small images in an engine with the containerd store, and pushes them."""
 
     registry: Registry
     context: Path
 
     def build(self, engine: Engine, *flags: str) -> str:
-        """Build by buildx what nobody has built before."""
+        """Build an image with buildx that is not in the build cache."""
         (self.context / "new").write_text(str(uuid4()))
         name = f"{self.registry.address}/cli/{uuid4().hex[:8]}:v1"
         engine.run("docker", "buildx", "build", "--load", f"--tag={name}", *flags, str(self.context))

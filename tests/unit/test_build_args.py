@@ -1,12 +1,12 @@
-"""Build arguments: by name where that is safe, on the command line where the name means something to a tool."""
+"""Build arguments: values in the environment, except for names that other programs read."""
 
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prefect_docker_attest.build_args import Mask, is_reserved, prepare
+from prefect_docker_attest.options.build_args import Mask, is_reserved, prepare
 
 PARENT = {"PATH": "/usr/bin", "HTTP_PROXY": "http://user:pass@proxy", "CI": "true", "DOCKER_HOST": "unix:///d.sock"}
 
@@ -22,7 +22,7 @@ RESERVED = [
 
 @pytest.mark.parametrize("change", [str.upper, str.lower, str.title])
 @pytest.mark.parametrize("name", RESERVED)
-def test_what_a_tool_reads_is_not_put_into_its_environment(name: str, change: type[str]) -> None:
+def test_reserved_names_are_not_put_into_the_environment(name: str, change: type[str]) -> None:
     name = change(name)
     prepared = prepare({name: "value"}, {})
     assert prepared.flags == (f"{name}=value",)
@@ -32,11 +32,11 @@ def test_what_a_tool_reads_is_not_put_into_its_environment(name: str, change: ty
 @pytest.mark.parametrize(
     "name", ["VERSION", "MY_TOKEN", "pip_index", "PREFECT_API_KEY", "GPU", "A B\nC", "é", "MYPATH"]
 )
-def test_any_other_name_keeps_its_value_off_the_command_line(name: str) -> None:
+def test_values_of_other_names_are_not_on_the_command_line(name: str) -> None:
     prepared = prepare({name: "secret value"}, PARENT)
     assert prepared.flags == (name,)
     assert prepared.environment == {name: "secret value"}
-    assert prepared.exposed == ()
+    assert prepared.visible_credentials == ()
 
 
 def test_a_name_that_the_child_inherits_with_another_value_is_not_replaced_there() -> None:
@@ -45,15 +45,15 @@ def test_a_name_that_the_child_inherits_with_another_value_is_not_replaced_there
     assert prepared.environment == {}
 
 
-def test_a_value_that_the_child_inherits_needs_no_place_on_the_command_line() -> None:
-    # A proxy's address, which may hold a password, or the caller's own cloud credentials.
+def test_an_inherited_value_is_not_on_the_command_line() -> None:
+    # The address of a proxy can contain a password. The caller can have cloud credentials.
     prepared = prepare({"HTTP_PROXY": PARENT["HTTP_PROXY"], "CI": "true"}, PARENT)
     assert prepared.flags == ("HTTP_PROXY", "CI")
     assert prepared.environment == {}
-    assert prepared.exposed == ()
+    assert prepared.visible_credentials == ()
 
 
-def test_what_the_docker_cli_may_change_on_the_way_is_said_in_full() -> None:
+def test_values_that_the_docker_cli_may_change_are_on_the_command_line() -> None:
     assert prepare({"DOCKER_HOST": PARENT["DOCKER_HOST"]}, PARENT).flags == ("DOCKER_HOST=unix:///d.sock",)
 
 
@@ -65,8 +65,8 @@ def test_credentials_on_the_command_line_are_named() -> None:
         "GIT_AUTHOR_NAME": "x",
         "TOKEN": "x",
     }
-    assert prepare(given, {}).exposed == ("AWS_SECRET_ACCESS_KEY", "aws_session_token")
-    assert prepare({"TOKEN": "x"}, {"TOKEN": "y"}).exposed == ("TOKEN",)
+    assert prepare(given, {}).visible_credentials == ("AWS_SECRET_ACCESS_KEY", "aws_session_token")
+    assert prepare({"TOKEN": "x"}, {"TOKEN": "y"}).visible_credentials == ("TOKEN",)
 
 
 NAMES = st.one_of(
@@ -76,11 +76,12 @@ NAMES = st.one_of(
 VALUES = st.one_of(st.sampled_from([*PARENT.values(), ""]), st.text().filter(lambda value: "\0" not in value))
 
 
+@settings(deadline=None)  # a busy machine is no error
 @given(st.dictionaries(NAMES, VALUES))
-def test_buildx_reads_the_values_and_no_tool_reads_another_environment(build_args: dict[str, str]) -> None:
+def test_buildx_reads_the_values_and_other_programs_see_no_change(build_args: dict[str, str]) -> None:
     prepared = prepare(build_args, PARENT)
     child = {**PARENT, **prepared.environment}
-    # buildx, util/buildflags: what has no "=" is looked up in the environment.
+    # buildx (util/buildflags) reads a name without "=" from the environment.
     read = {
         name: value if equals else child[name]
         for name, equals, value in (flag.partition("=") for flag in prepared.flags)
@@ -90,7 +91,7 @@ def test_buildx_reads_the_values_and_no_tool_reads_another_environment(build_arg
     assert not [name for name in prepared.environment if is_reserved(name)]
 
 
-# As BuildKit 0.13 and 0.23 print it for `RUN deploy "$KEY" $VERSION $APP`.
+# The output of BuildKit 0.13 and 0.23 for `RUN deploy "$KEY" $VERSION $APP`.
 SHOWN = """#6 [2/4] RUN deploy "-----BEGIN KEY-----
 c2VjcmV0
 -----END KEY-----" 1.2.3 my-application
@@ -121,7 +122,7 @@ my-application is not in a step, $KEY is a secret
 """
 
 
-def test_output_shows_names_in_the_place_of_values() -> None:
+def test_output_shows_names_instead_of_values() -> None:
     key = "-----BEGIN KEY-----\r\nc2VjcmV0\n-----END KEY-----"
     mask = Mask({"KEY": key, "APP": "my-application", "VERSION": "1.2.3"})
     assert "".join(map(mask, SHOWN.splitlines(keepends=True))) == BY_NAME

@@ -1,4 +1,4 @@
-"""Every parameter of docker-py's ``build``, and every option of buildx's own: said by flags, or refused by name."""
+"""Every parameter of docker-py's ``build`` and every buildx-only option: converted into flags, or refused by name."""
 
 from __future__ import annotations
 
@@ -10,25 +10,30 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from docker import APIClient
 
-from prefect_docker_attest import docker_py_options
 from prefect_docker_attest.errors import OptionError
-from prefect_docker_attest.options import arguments
+from prefect_docker_attest.options import docker_py as docker_py_options
+from prefect_docker_attest.options.table import ROWS, arguments
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-# For each parameter: values, each with the flags that it makes, with a part of what its refusal says, or with the
-# attributes of the call that are not the default ones.
+# Strings that the engine reads as false, for example from a YAML template.
+_OFF: list[tuple[Any, list[str] | str | dict[str, Any]]] = [
+    (text, []) for text in ("", "0", "no", "false", "False", " none ")
+]
+
+# For each parameter: values, each with the resulting flags, with a part of the error, or with the attributes of the
+# result that are not the defaults.
 DOCKER_PY: dict[str, list[tuple[Any, list[str] | str | dict[str, Any]]]] = {
     "path": [("/", ["/"]), ("https://example.com/x.git#main:docker", ["https://example.com/x.git#main:docker"])],
-    "tag": [("a/b:c", ["--tag=a/b:c"]), ("A:b", "invalid tag"), ("", "invalid tag"), (1, "a text is needed, not int")],
-    "quiet": [(True, ["--progress=quiet"]), (False, [])],
+    "tag": [("a/b:c", ["--tag=a/b:c"]), ("A:b", "invalid tag"), ("", "invalid tag"), (1, "must be a string, not int")],
+    "quiet": [(True, ["--progress=quiet"]), (False, []), ("yes", ["--progress=quiet"]), *_OFF],
     "fileobj": [(io.BytesIO(b"FROM scratch"), ["-"])],
-    "nocache": [(True, ["--no-cache"]), (False, [])],
-    "rm": [(True, []), (False, [])],
+    "nocache": [(True, ["--no-cache"]), (False, []), ("true", ["--no-cache"]), *_OFF],
+    "rm": [(True, []), ("false", [])],
     "timeout": [
-        (60, {"silence_limit": 60.0}),
-        ((3, 1.5), {"silence_limit": 1.5}),
+        (60, {"idle_timeout": 60.0}),
+        ((3, 1.5), {"idle_timeout": 1.5}),
         ((3, None), []),
         (0, "more than 0"),
         (True, "seconds"),
@@ -36,22 +41,22 @@ DOCKER_PY: dict[str, list[tuple[Any, list[str] | str | dict[str, Any]]]] = {
     ],
     "custom_context": [(False, [])],
     "encoding": [("gzip", [])],
-    "pull": [(True, ["--pull"]), (False, [])],
+    "pull": [(True, ["--pull"]), (False, []), ("1", ["--pull"]), *_OFF],
     "forcerm": [(True, [])],
     "dockerfile": [
         ("Dockerfile", ["--file={path}/Dockerfile"]),
         ("./a/../-f", ["--file={path}/-f"]),
         ("{path}/a/b c", ["--file={path}/a/b c"]),
-        ("a[1]", ["--file={path}/a[1]"]),  # there is none: buildx says so
+        ("a[1]", ["--file={path}/a[1]"]),  # the file does not exist: buildx reports this
         ("", []),
-        (1, "a text is needed, not int"),
+        (1, "must be a string, not int"),
     ],
     "container_limits": [({"memory": 2**30}, "BuildKit does not limit"), ({}, [])],
     "decode": [(True, {"decode": True}), (False, [])],
     "buildargs": [
         ({"A": "1", "B": "", "C": None}, ["--build-arg=A", "--build-arg=B"]),
-        ({"A": 1}, "the value of 'A' is of type int"),
-        ({"A=B": "1"}, "holds '='"),
+        ({"A": 1}, "buildargs['A'] must be a string, not int.\nTIP Write the value in quotes"),
+        ({"A=B": "1"}, "has the name 'A=B'"),
         ([], []),
         (["A=1"], "a mapping"),
     ],
@@ -64,14 +69,18 @@ DOCKER_PY: dict[str, list[tuple[Any, list[str] | str | dict[str, Any]]]] = {
         ("64m", "bytes"),
         (True, "bytes"),
     ],
-    "labels": [({"a": "b=c", "d": ""}, ["--label=a=b=c", "--label=d="]), ({"a": 1}, "of type int"), ({}, [])],
+    "labels": [
+        ({"a": "b=c", "d": ""}, ["--label=a=b=c", "--label=d="]),
+        ({"a": 1}, "labels['a'] must be a string, not int."),
+        ({}, []),
+    ],
     "cache_from": [
         (["type=registry,ref=a"], ["--cache-from=type=registry,ref=a"]),
         ([{"type": "local", "src": "a,b"}], ['--cache-from=type=local,"src=a,b"']),
         ([], []),
-        (5, "a text or a list of texts"),
+        (5, "must be a string or a list of strings"),
     ],
-    "target": [("-x", ["--target=-x"]), ("", []), (1, "a text is needed, not int")],
+    "target": [("-x", ["--target=-x"]), ("", []), (1, "must be a string, not int")],
     "network_mode": [
         ("none", ["--network=none"]),
         ("host", ["--network=host"]),
@@ -81,21 +90,21 @@ DOCKER_PY: dict[str, list[tuple[Any, list[str] | str | dict[str, Any]]]] = {
         ("container:x", "'default', 'none' and 'host'"),
         ("mine", "'default', 'none' and 'host'"),
     ],
-    "squash": [(True, "does not squash"), (False, [])],
+    "squash": [(True, "does not squash"), (False, []), ("false", [])],
     "extra_hosts": [
         ({"a": "1.2.3.4", "b": "::1"}, ["--add-host=a:1.2.3.4", "--add-host=b:::1"]),
         (["a:1.2.3.4"], ["--add-host=a:1.2.3.4"]),
         ("a:1.2.3.4", ["--add-host=a:1.2.3.4"]),
         (["a:1,b:2"], ['--add-host="a:1,b:2"']),
         ({}, []),
-        (5, "a text or a list of texts"),
+        (5, "must be a string or a list of strings"),
     ],
     "platform": [
         ("linux/arm64", ["--platform=linux/arm64"]),
         ("", []),
         ("a/b, c/d", ["--platform=a/b", "--platform=c/d"]),
     ],
-    "isolation": [("default", []), ("", []), ("hyperv", "has no choice of it")],
+    "isolation": [("default", []), ("", []), ("hyperv", "has no isolation technologies")],
     "use_config_proxy": [(False, {"config_proxies": False}), (None, {"config_proxies": False}), (True, [])],
 }
 
@@ -105,7 +114,7 @@ BUILDX: dict[str, list[tuple[Any, list[str] | str | dict[str, Any]]]] = {
         (False, ["--provenance=false"]),
         ("mode=max", ["--provenance=mode=max"]),
         ({"mode": "max", "builder-id": "a,b"}, ['--provenance=mode=max,"builder-id=a,b"']),
-        (1.5, "a text is needed"),
+        (1.5, "must be a string"),
     ],
     "sbom": [
         (True, ["--sbom=true"]),
@@ -121,7 +130,7 @@ BUILDX: dict[str, list[tuple[Any, list[str] | str | dict[str, Any]]]] = {
     ],
     "secrets": [
         (["id=a,env=A", {"id": "b", "src": "/b,c"}], ["--secret=id=a,env=A", '--secret=id=b,"src=/b,c"']),
-        ("A=1", "says where the secret is"),
+        ("A=1", "must be strings of the form 'id=NAME,env=VARIABLE'"),
     ],
     "ssh": [("default", ["--ssh=default"]), (["a=/a", "b"], ["--ssh=a=/a", "--ssh=b"])],
     "cache_to": [
@@ -135,28 +144,46 @@ BUILDX: dict[str, list[tuple[Any, list[str] | str | dict[str, Any]]]] = {
         (["a/b", "c/d", "a/b"], ["--platform=a/b", "--platform=c/d"]),
         ("a/b,c/d", ["--platform=a/b", "--platform=c/d"]),
     ],
-    "builder": [("other", ["--builder=other"]), ("", []), (5, "a text is needed")],
+    "builder": [("other", ["--builder=other"]), ("", []), (5, "must be a string")],
     "annotations": [
         ({"a": "b,c"}, ["--annotation=a=b,c"]),
         (["manifest:a=b"], ["--annotation=manifest:a=b"]),
     ],
-    "push": [(True, "Prefect pushes"), (False, [])],
+    "media_types": [
+        ("docker", ["--output=type=docker,oci-mediatypes=false"]),
+        (" OCI", ["--output=type=docker,oci-mediatypes=true"]),
+        ("", []),
+        ("zstd", "'docker' or 'oci'"),
+        (1, "must be a string, not int"),
+    ],
+    "push": [(True, "Prefect pushes"), (False, []), ("false", []), ("true", "Prefect pushes")],
+    "no_cache_filter": [("a", ["--no-cache-filter=a"]), (["a", "b"], ["--no-cache-filter=a", "--no-cache-filter=b"])],
+    "ulimit": [(["nofile=1:2", "core=0"], ["--ulimit=nofile=1:2", "--ulimit=core=0"]), ({"a": "1"}, ["--ulimit=a=1"])],
+    "cgroup_parent": [("/a/b", ["--cgroup-parent=/a/b"]), ("", []), (1, "must be a string, not int")],
+    "allow": [("network.host", ["--allow=network.host"]), (["a", "b"], ["--allow=a", "--allow=b"])],
 }
 
-ROWS = [(name, *row) for name, rows in {**DOCKER_PY, **BUILDX}.items() for row in rows]
+VALUES = [(name, *value) for name, values in {**DOCKER_PY, **BUILDX}.items() for value in values]
 
 
-def test_the_table_has_every_parameter_of_this_docker_py() -> None:
+def test_every_parameter_of_this_docker_py_has_test_values() -> None:
     assert list(inspect.signature(APIClient.build).parameters) == ["self", *DOCKER_PY]
 
 
-def test_the_table_has_every_option_of_buildx() -> None:
-    assert set(BUILDX) == set(docker_py_options.BUILDX_ONLY)
+def test_every_buildx_only_option_has_test_values() -> None:
+    assert set(BUILDX) == docker_py_options.BUILDX_ONLY
+
+
+def test_table_and_special_options_make_docker_py_s_signature() -> None:
+    rows = [row.docker_py for row in ROWS if row.docker_py]
+    refused = docker_py_options.REFUSED.keys() - docker_py_options.BUILDX_ONLY
+    accounted_for = [*rows, *docker_py_options.SPECIAL, *docker_py_options.IGNORED, *refused]
+    assert sorted(accounted_for) == sorted(inspect.signature(APIClient.build).parameters.keys() - {"self"})
 
 
 @pytest.fixture
 def without(tmp_path: Path) -> list[str]:
-    """The arguments of a call without options."""
+    """The arguments for a call without options."""
     return _arguments(docker_py_options.read({"path": str(tmp_path)}))
 
 
@@ -165,8 +192,10 @@ def _arguments(call: docker_py_options.DockerPyBuild) -> list[str]:
         return arguments(call.options, list(call.options.build_args), "/metadata")
 
 
-@pytest.mark.parametrize(("name", "value", "expected"), ROWS, ids=[f"{row[0]}={row[1]!r}"[:60] for row in ROWS])
-def test_each_value_is_said_or_refused(
+@pytest.mark.parametrize(
+    ("name", "value", "expected"), VALUES, ids=[f"{value[0]}={value[1]!r}"[:60] for value in VALUES]
+)
+def test_each_value_is_converted_or_refused(
     name: str, value: Any, expected: list[str] | str | dict[str, Any], tmp_path: Path, without: list[str]
 ) -> None:
     if isinstance(value, str):
@@ -178,28 +207,30 @@ def test_each_value_is_said_or_refused(
         assert expected in str(refused.value)
         return
     call = docker_py_options.read(given)
-    said = [one for one in _arguments(call) if one not in without]
+    arguments_of_it = [argument for argument in _arguments(call) if argument not in without]
     attributes = expected if isinstance(expected, dict) else {}
     if name == "path" and call.options.context.startswith("https"):
-        assert said.pop(0).startswith("--build-arg=BUILDKIT_CONTEXT_KEEP_GIT_DIR")
-    assert said == ([] if attributes else [one.replace("{path}", str(tmp_path)) for one in expected])
-    default = {"decode": False, "silence_limit": None, "config_proxies": True, "warnings": ()}
+        assert arguments_of_it.pop(0).startswith("--build-arg=BUILDKIT_CONTEXT_KEEP_GIT_DIR")
+    assert arguments_of_it == (
+        [] if attributes else [argument.replace("{path}", str(tmp_path)) for argument in expected]
+    )
+    default = {"decode": False, "idle_timeout": None, "config_proxies": True, "warnings": ()}
     assert {key: getattr(call, key) for key in default} == {**default, **attributes}
 
 
-def test_an_option_of_a_docker_py_to_come_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match=r"^novelty=1 .* Upgrade it"):
+def test_an_option_of_a_future_docker_py_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=r"^novelty=1 is not supported by this version.*\nTIP Run `pip install"):
         docker_py_options.read({"path": str(tmp_path), "novelty": 1})
 
 
-def test_a_plain_image_as_cache_source_is_warned_of(tmp_path: Path) -> None:
+def test_an_image_as_cache_source_causes_a_warning(tmp_path: Path) -> None:
     call = docker_py_options.read({"path": str(tmp_path), "cache_from": ["app:1", "type=registry,ref=x"]})
     assert call.options.cache_from == ("app:1", "type=registry,ref=x")
     assert len(call.warnings) == 1
     assert "cache_from=['app:1']" in call.warnings[0]
 
 
-def test_a_dockerfile_outside_comes_on_standard_input(tmp_path: Path) -> None:
+def test_a_dockerfile_outside_the_context_is_passed_on_standard_input(tmp_path: Path) -> None:
     (tmp_path / "context").mkdir()
     (tmp_path / "Dockerfile").write_text("FROM scratch")
     call = docker_py_options.read({"path": str(tmp_path / "context"), "dockerfile": "../Dockerfile"})
@@ -214,7 +245,7 @@ def test_a_dockerfile_outside_comes_on_standard_input(tmp_path: Path) -> None:
     [
         ({"path": ".", "tag": "x", "platform": "linux/arm64", "cache_from": ["a:b"]}, False),
         ({"provenance": None, "push": None, "ssh": None}, False),
-        *[({name: rows[0][0]}, True) for name, rows in BUILDX.items()],
+        *[({name: values[0][0]}, True) for name, values in BUILDX.items()],
         ({"provenance": False}, True),
         ({"platform": "linux/amd64,linux/arm64"}, True),
         ({"cache_from": ["a:b", "type=local,src=x"]}, True),
@@ -222,5 +253,5 @@ def test_a_dockerfile_outside_comes_on_standard_input(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_only_what_docker_py_cannot_do_wants_buildx(given: dict[str, Any], wants: bool) -> None:
+def test_only_options_that_docker_py_lacks_need_buildx(given: dict[str, Any], wants: bool) -> None:
     assert docker_py_options.wants_buildx(given) is wants

@@ -1,11 +1,25 @@
-"""The text of a failed build: BuildKit's error and advice, nothing that Prefect would misread."""
+"""The message of a failed build: BuildKit's error and advice, without words that Prefect searches for."""
 
 from __future__ import annotations
+
+import copy
+import pickle
+from concurrent.futures import ProcessPoolExecutor
+from typing import TYPE_CHECKING
 
 import pytest
 from prefect.utilities import dockerutils
 
-from prefect_docker_attest.errors import OptionError, failed_output, failure_text
+from prefect_docker_attest.buildx import causes, docker_cli, failure
+from prefect_docker_attest.buildx.causes import naming_settings
+from prefect_docker_attest.buildx.docker_cli import too_old
+from prefect_docker_attest.buildx.failure import failed_output, failure_text
+from prefect_docker_attest.errors import BuildFailed, OptionError
+from prefect_docker_attest.options import docker_py as docker_py_options
+from prefect_docker_attest.options.defaults import Defaults
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 FAILED_RUN = """#6 [2/2] RUN {command}
 #6 0.147 {printed}
@@ -38,46 +52,148 @@ def test_a_failed_command_is_named_with_its_step_and_exit_code(prefix: str) -> N
     assert failure_text(1, _failed_run("pip install x", prefix=prefix), "Dockerfile").splitlines() == [
         f"ERROR: {prefix}failed to solve: "
         'process "/bin/sh -c pip install x" did not complete successfully: exit code: 7',
-        "Failed step: [2/2] RUN pip install x",
-        "The command returned a non-zero code: 7",
+        "Failed step: [2/2] RUN pip install x. The command '/bin/sh -c pip install x' returned a non-zero code: 7",
     ]
 
 
 @pytest.mark.parametrize("words", MISREAD)
-def test_what_a_command_prints_is_never_in_the_text(words: str) -> None:
+def test_output_of_a_command_is_never_in_the_message(words: str) -> None:
     lines = _failed_run("curl x", printed=f"ERROR: {words}")
     assert words.lower() not in failure_text(1, lines, "Dockerfile").lower()
     assert words in failed_output(lines)
 
 
 @pytest.mark.parametrize("words", MISREAD)
-def test_a_command_that_holds_words_of_transport_failures_is_left_out(words: str) -> None:
+def test_a_command_with_words_that_prefect_searches_for_is_left_out(words: str) -> None:
     text = failure_text(1, _failed_run(f"echo {words}"), "Dockerfile")
     assert words.lower() not in text.lower()
     assert "did not complete successfully: exit code: 7" in text
     assert "Failed step: [2/2] RUN" in text
+    assert "The command returned a non-zero code: 7" in text
+
+
+def test_a_command_is_shown_without_buildkits_quoting() -> None:
+    lines = _failed_run(r"echo \"a\\\\b\" > /x && exit 7")
+    assert """The command '/bin/sh -c echo "a\\\\b" > /x && exit 7' returned""" in failure_text(1, lines, "Dockerfile")
 
 
 @pytest.mark.parametrize("words", [pattern for pattern in MISREAD if pattern != "denied"])
-def test_a_failure_of_transport_keeps_the_words_that_prefect_retries_on(words: str) -> None:
+def test_a_network_error_keeps_the_words_that_prefect_retries_on(words: str) -> None:
     line = f"ERROR: failed to solve: busybox: failed to do request: Head: {words}"
     assert words in failure_text(1, ["#2 ERROR: x", line], "Dockerfile")
 
 
-def test_without_an_error_line_the_last_words_of_the_cli_are_given() -> None:
+def test_without_an_error_line_the_last_lines_of_the_cli_are_shown() -> None:
     lines = ["unknown flag: --nosuch", "See 'docker buildx build --help'."]
     assert failure_text(125, lines, "Dockerfile") == "unknown flag: --nosuch"
 
 
-def test_a_command_that_says_nothing_is_told_by_its_exit_code() -> None:
-    assert "exit code -9" in failure_text(-9, [], "Dockerfile")
+def test_a_killed_command_without_output_is_reported_with_its_signal() -> None:
+    assert "killed by signal 9.\nTIP" in failure_text(-9, [], "Dockerfile")
 
 
-def test_a_program_of_another_processor_brings_the_advice_for_emulation() -> None:
+def test_an_exec_format_error_has_a_tip_about_emulation() -> None:
     lines = _failed_run("uname -m", printed="exec /bin/sh: exec format error")
     assert "tonistiigi/binfmt" in failure_text(1, lines, "Dockerfile")
 
 
-def test_an_option_error_shows_the_value_unless_told_not_to() -> None:
+def test_at_most_three_lines_follow_buildkits_error() -> None:
+    lines = _failed_run("uname -m", printed="exec /bin/sh: exec format error")
+    with pytest.raises(BuildFailed) as error, naming_settings(Defaults(platform="linux/arm64")):
+        raise BuildFailed(failure_text(1, lines, "Dockerfile"))
+    assert str(error.value).splitlines()[1:] == [
+        "Failed step: [2/2] RUN uname -m. The command '/bin/sh -c uname -m' returned a non-zero code: 7",
+        "The build ran a program for another processor (exec format error). "
+        "The platform linux/arm64 comes from PREFECT_DOCKER_PLATFORM.",
+        "TIP Run `docker run --privileged --rm tonistiigi/binfmt --install all`, or use a builder on a machine with "
+        "that processor.",
+    ]
+
+
+@pytest.mark.parametrize("words", MISREAD)
+def test_no_sentence_or_tip_contains_words_that_prefect_searches_for(words: str) -> None:
+    texts = [text for _, *texts in [*failure._EXPLANATIONS, *causes._SETTING_CAUSES] for text in texts]
+    texts += [docker_cli.INSTALL_BUILDX, failure.cannot_start(FileNotFoundError()), failure.no_metadata(OSError())]
+    texts += [text for reason, tip in docker_py_options.REFUSED.values() for text in (reason, tip)]
+    assert [text for text in texts if words.lower() in text.lower()] == []
+
+
+def unknown(flag: str) -> list[str]:
+    return [f"unknown flag: {flag}", "See 'docker buildx build --help'."]
+
+
+@pytest.mark.parametrize(
+    ("version", "lines", "expected"),
+    [
+        ((0, 11, 2), unknown("--annotation"), "0.11.2. The option annotations needs 0.12.0 or newer."),
+        ((0, 9, 1), unknown("--annotation"), "0.9.1. The option annotations needs 0.12.0 or newer."),
+        ((0, 9, 1), unknown("--provenance"), "0.9.1. prefect-docker-attest needs 0.10.2 or newer."),
+        ((0, 10, 1), [], "0.10.1. prefect-docker-attest needs 0.10.2 or newer."),
+    ],
+    ids=str,
+)
+def test_the_error_for_an_old_buildx_names_the_required_version(
+    version: tuple[int, ...], lines: list[str], expected: str
+) -> None:
+    assert str(too_old(version, lines)).startswith(f"The buildx plugin is too old: {expected}")
+
+
+@pytest.mark.parametrize(
+    ("version", "lines"),
+    [((0, 10, 2), []), ((0, 12, 0), unknown("--annotation")), ((0, 11, 2), unknown("--nosuch"))],
+    ids=str,
+)
+def test_a_new_buildx_causes_no_error(version: tuple[int, ...], lines: list[str]) -> None:
+    assert too_old(version, lines) is None
+
+
+def test_a_dockerignore_that_is_too_long_has_a_tip() -> None:
+    line = "ERROR: failed to solve: Internal: header list size to send violates the maximum size (16 MiB) set by server"
+    assert ".dockerignore is too long" in failure_text(1, [line], "Dockerfile")
+
+
+def test_an_option_error_shows_the_value_if_it_is_given() -> None:
     assert str(OptionError("target", "reason", "a\nb")).startswith(r"target='a\nb' ")
     assert str(OptionError("buildargs", "reason")).startswith("buildargs ")
+
+
+def test_an_option_error_names_its_option_and_reason() -> None:
+    error = OptionError("target", "a reason", "a value")
+    assert (error.option, error.reason) == ("target", "a reason")
+
+
+COPIES: dict[str, Callable[[Exception], Exception]] = {
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+    **{
+        f"pickle {protocol}": lambda error, protocol=protocol: pickle.loads(pickle.dumps(error, protocol))  # type: ignore[misc]
+        for protocol in range(pickle.HIGHEST_PROTOCOL + 1)
+    },
+}
+
+
+@pytest.mark.parametrize("made", COPIES)
+@pytest.mark.parametrize(
+    "error",
+    [
+        # A generator cannot be pickled.
+        OptionError("target", "a reason", (number for number in range(2))),
+        OptionError("target", "a reason"),
+        BuildFailed("failed", "its output"),
+    ],
+    ids=["with a value", "without", "failed build"],
+)
+def test_an_error_survives_a_copy(made: str, error: Exception) -> None:
+    found = COPIES[made](error)
+    assert type(found) is type(error)
+    assert str(found) == str(error)
+    assert vars(found) == vars(error)
+
+
+def test_an_error_comes_back_from_a_process_pool() -> None:
+    with ProcessPoolExecutor(1) as pool:
+        future = pool.submit(docker_py_options.read, {"path": ".", "ssh": 1})
+        error = future.exception(timeout=60)
+    assert isinstance(error, OptionError)
+    assert str(error).startswith("ssh=1 ")
+    assert error.option == "ssh"

@@ -1,1 +1,1 @@
-src/a.py
+src / a.py

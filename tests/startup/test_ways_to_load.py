@@ -1,0 +1,94 @@
+"""Ways to load the package: its start-up file, an import, Prefect's plugin hook. The doctor reports which one works."""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from support.environment import SETTING, builder_of, write
+
+if TYPE_CHECKING:
+    from support.environment import Environment
+
+# Prefect has plugins since 3.4.24, first as an experiment.
+PLUGINS_ENABLED = {"PREFECT_PLUGINS_ENABLED": "true", "PREFECT_EXPERIMENTS_PLUGINS_ENABLED": "true"}
+with_plugins = pytest.mark.skipif(
+    not any(find_spec(f"prefect.{place}.plugins") for place in ("_internal", "_experimental")),
+    reason="this Prefect has no plugin hook",
+)
+
+
+@pytest.fixture
+def importable(from_wheel: Environment) -> dict[str, str]:
+    """Return variables with which another environment can import the package, but does not read its start-up file."""
+    return {"PYTHONPATH": str(from_wheel.site_packages), SETTING: "true"}
+
+
+def package_check(environment: Environment, variables: dict[str, str]) -> dict[str, str]:
+    """Return the doctor's check of the package."""
+    done = environment.run("-m", "prefect_docker_attest", "doctor", "--json", variables=variables)
+    return next(check for check in json.loads(done.stdout)["checks"] if check["name"] == "package")
+
+
+def builder() -> str:
+    from prefect.utilities.dockerutils import docker_client
+
+    return builder_of(docker_client)
+
+
+@with_plugins
+def test_prefects_plugin_hook_patches_builds(without_us: Environment, importable: dict[str, str]) -> None:
+    variables = {**importable, **PLUGINS_ENABLED}
+    assert without_us.call(builder, using=[builder_of], variables=variables) == "buildx"
+    assert without_us.call(builder, using=[builder_of], variables=importable) == "docker-py"
+
+
+@with_plugins
+def test_prefects_plugin_hook_and_the_start_up_file_work_together(from_wheel: Environment) -> None:
+    def found() -> list[object]:
+        import sys
+
+        from prefect.settings import get_current_settings
+        from prefect.utilities.dockerutils import docker_client
+
+        settings: Any = get_current_settings()
+        finders = [finder for finder in sys.meta_path if type(finder).__module__ == "prefect_docker_attest.import_hook"]
+        return [settings.docker.disable_attestations, builder_of(docker_client), len(finders)]
+
+    variables = {SETTING: "true", **PLUGINS_ENABLED}
+    assert from_wheel.call(found, using=[builder_of], variables=variables) == [True, "buildx", 1]
+
+
+def test_the_doctor_reports_the_start_up_file_as_the_loader(installed: Environment) -> None:
+    check = package_check(installed, {})
+    assert check["status"] == "ok"
+    assert check["found"].endswith("active: its start-up file loads it")
+
+
+@with_plugins
+def test_the_doctor_reports_the_plugin_hook_and_its_limits(without_us: Environment, importable: dict[str, str]) -> None:
+    check = package_check(without_us, {**importable, **PLUGINS_ENABLED})
+    assert check["status"] == "warning"
+    assert "active: Prefect's plugin hook loads it. This is too late for `prefect config`" in check["found"]
+    assert check["advice"].endswith(f"or set the environment variable {SETTING}.")
+
+
+def test_the_doctor_reports_an_import_as_the_loader(without_us: Environment, importable: dict[str, str]) -> None:
+    write(without_us.project, {"sitecustomize.py": "import prefect_docker_attest"})
+    folders = f"{without_us.project}:{importable['PYTHONPATH']}"
+    check = package_check(without_us, {**importable, "PYTHONPATH": folders})
+    assert check["status"] == "ok"
+    assert check["found"].endswith("active: an import at Python's start loads it")
+
+
+@pytest.mark.parametrize(("setting", "status"), [("true", "problem"), ("false", "warning")])
+def test_the_doctor_warns_if_nothing_loads_the_package(
+    without_us: Environment, importable: dict[str, str], setting: str, status: str
+) -> None:
+    check = package_check(without_us, {**importable, SETTING: setting})
+    assert check["status"] == status
+    assert "active only in this command" in check["found"]
+    assert check["advice"].endswith("or import prefect_docker_attest before prefect.")

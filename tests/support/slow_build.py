@@ -1,0 +1,110 @@
+"""A build that sleeps, and functions that find its processes and files on this machine."""
+
+from __future__ import annotations
+
+import random
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import psutil
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_MARK = "PREFECT_DOCKER_ATTEST_TESTED"
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 90) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"the condition was not met within {seconds:g} seconds"
+        time.sleep(0.05)
+
+
+class SlowBuild:
+    """A build that sleeps, and its processes and files on this machine."""
+
+    def __init__(self, folder: Path) -> None:
+        self.mark = f"{_MARK}={uuid4()}"
+        self.seconds = str(random.randrange(10**6, 10**7))
+        self.context = folder / "context"
+        # The name is unique, because `guards` searches all command lines of the machine for it. It is short, because
+        # multiprocessing binds a socket in the folder.
+        self.temporary = folder / uuid4().hex[:8]
+        self.context.mkdir()
+        self.temporary.mkdir()
+        self.write_step(f"sleep {self.seconds}")
+
+    def write_step(self, command: str) -> None:
+        """Set the command of the build's step. The step first prints that it is asleep."""
+        from support.names import BUSYBOX
+
+        (self.context / "Dockerfile").write_text(f"FROM {BUSYBOX}\nRUN echo asleep at last; {command}\n")
+
+    def processes(self) -> list[psutil.Process]:
+        """Return the docker CLI, its plugin and all other processes with their environment, including zombies."""
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error, OSError):
+                if self.mark.encode() in Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0"):
+                    found.append(process)
+        zombies = [child for child in psutil.Process().children() if child.status() == psutil.STATUS_ZOMBIE]
+        return found + [zombie for zombie in zombies if zombie.name() == "docker"]
+
+    def docker(self) -> list[psutil.Process]:
+        """Return the docker CLI and its plugin."""
+        found = []
+        for process in self.processes():
+            with suppress(psutil.Error):
+                if process.name().startswith("docker"):
+                    found.append(process)
+        return found
+
+    def guards(self) -> list[psutil.Process]:
+        """Return the shells that would remove the build's temporary folder."""
+        return [process for process in _with_argument(str(self.temporary)) if process.name() == "sh"]
+
+    def leftovers(self) -> list[Path]:
+        """Return the temporary folders of builds."""
+        return list(self.temporary.glob("prefect-docker-attest-*"))
+
+    def works(self) -> bool:
+        """Whether the engine runs the command of the step. Its processes are visible on this machine."""
+        return bool(_with_argument(self.seconds))
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The variables that the environment of a caller must have."""
+        name, _, value = self.mark.partition("=")
+        return {name: value, "TMPDIR": str(self.temporary)}
+
+    def is_asleep(self, line: str) -> bool:
+        return line.endswith(" asleep at last\n")
+
+    def events(self, client: Any, **options: Any) -> Iterator[Any]:
+        events: Iterator[Any] = client.api.build(path=str(self.context), **options)
+        return events
+
+    def check_it_ends(self) -> None:
+        """Check that docker and the step end within a second, and that nothing is left two seconds later."""
+        now = time.monotonic()
+        wait_until(lambda: not (self.docker() or self.works()), 1)
+        wait_until(lambda: not (self.leftovers() or self.guards()), now + 3 - time.monotonic())
+
+    def check_nothing_is_left(self) -> None:
+        assert self.processes() == []
+        assert list(self.temporary.iterdir()) == []
+        assert self.guards() == []
+        wait_until(lambda: not self.works())
+
+
+def _with_argument(part: str) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if any(part in word for word in process.cmdline()):
+                found.append(process)
+    return found

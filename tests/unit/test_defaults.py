@@ -1,0 +1,171 @@
+"""Settings as defaults of options: accepted values, and the resulting options of an image."""
+
+from __future__ import annotations
+
+import pytest
+
+from prefect_docker_attest.errors import OptionError
+from prefect_docker_attest.options.default_values import apply, named
+from prefect_docker_attest.options.defaults import Defaults
+from prefect_docker_attest.options.table import BuildxOptions
+
+IMAGE = BuildxOptions(context="/")
+TAGGED = BuildxOptions(context="/", tags=("registry:5000/app:v1", "other:v2"))
+CACHE = "type=registry,ref=registry:5000/cache:1"
+
+
+def applied(defaults: Defaults, options: BuildxOptions = IMAGE, image: str = "") -> BuildxOptions:
+    return apply(defaults, options, image, lambda: "linux/s390x")
+
+
+@pytest.mark.parametrize("value", ["linux/amd64", "linux/arm64/v8", "windows/amd64", "linux/x86_64"])
+def test_one_platform_is_accepted(value: str) -> None:
+    assert applied(Defaults(platform=value)).platforms == (value,)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["arm64", "linux/", "/arm64", "5", "linux/amd64,linux/arm64", "linux/amd64 linux/arm64", "linux/a/b/c", "--x/y"],
+)
+def test_an_invalid_platform_is_refused(value: str) -> None:
+    with pytest.raises(OptionError, match=r"^PREFECT_DOCKER_PLATFORM='.* must be exactly one platform"):
+        applied(Defaults(platform=value))
+
+
+def test_unset_settings_change_nothing() -> None:
+    assert applied(Defaults()) is IMAGE
+    assert Defaults().variables() == []
+
+
+def test_an_option_of_the_image_replaces_the_default() -> None:
+    defaults = Defaults(platform="linux/arm64")
+    image = BuildxOptions(context="/", platforms=("linux/amd64",))
+    assert defaults.without(named(image, {"path": "/"})) == Defaults()
+    assert defaults.without(named(IMAGE, {"path": "/"})) == defaults
+
+
+@pytest.mark.parametrize(
+    ("value", "entries"),
+    [
+        (CACHE, [CACHE]),
+        (f" {CACHE}\n\ntype=gha\ttype=local,src=/a ", [CACHE, "type=gha", "type=local,src=/a"]),
+        (f"{CACHE}\ntype=local,src=/a,tag=b=c", [CACHE, "type=local,src=/a,tag=b=c"]),
+        ('type=local,"src=/with blank, comma" type=gha', ['type=local,"src=/with blank, comma"', "type=gha"]),
+        ("TYPE=s3,region=x,bucket=token-secret,name=n", ["TYPE=s3,region=x,bucket=token-secret,name=n"]),
+    ],
+)
+def test_caches_are_separated_by_white_space(value: str, entries: list[str]) -> None:
+    assert list(applied(Defaults(cache_from=value)).cache_from) == entries
+
+
+@pytest.mark.parametrize(
+    ("entry", "written"),
+    [
+        (CACHE, f"{CACHE},ignore-error=true"),
+        (f"{CACHE},mode=max", f"{CACHE},mode=max,ignore-error=true"),
+        (f"{CACHE},ignore-error=false", f"{CACHE},ignore-error=false"),
+        (f"Ignore-Error=false,{CACHE}", f"Ignore-Error=false,{CACHE}"),
+        ("type=inline", "type=inline"),
+        ('type=local,"dest=/a, b"', 'type=local,"dest=/a, b",ignore-error=true'),
+    ],
+)
+def test_cache_errors_are_ignored_unless_the_entry_says_otherwise(entry: str, written: str) -> None:
+    assert applied(Defaults(cache_to=entry)).cache_to == (written,)
+
+
+@pytest.mark.parametrize(
+    ("options", "image", "expected"),
+    [
+        (TAGGED, "", "registry:5000/app v1 linux-s390x"),
+        (TAGGED, "step:v3", "registry:5000/app v1 linux-s390x"),
+        (IMAGE, "step/app:v3", "step/app v3 linux-s390x"),
+        (BuildxOptions(context="/", tags=("app",), platforms=("linux/arm64/v8",)), "", "app latest linux-arm64-v8"),
+        (
+            BuildxOptions(context="/", tags=("a:b",), platforms=("linux/amd64", "linux/arm64")),
+            "",
+            "a b linux-amd64-linux-arm64",
+        ),
+    ],
+)
+def test_placeholders_name_the_image(options: BuildxOptions, image: str, expected: str) -> None:
+    value = 'type=local,"src={image} {tag} {platform}"'
+    assert applied(Defaults(cache_from=value), options, image).cache_from == (f'type=local,"src={expected}"',)
+
+
+def test_the_placeholder_uses_the_platform_of_the_setting() -> None:
+    defaults = Defaults(platform="linux/arm64", cache_to="type=local,dest={platform}")
+    assert applied(defaults).cache_to == ("type=local,dest=linux-arm64,ignore-error=true",)
+
+
+def test_the_engine_is_asked_for_its_platform_only_if_necessary() -> None:
+    def never() -> str:
+        raise AssertionError
+
+    apply(Defaults(cache_from=CACHE, cache_to="type=inline"), TAGGED, "", never)
+    apply(Defaults(cache_from="type=local,src={platform}", platform="linux/arm64"), TAGGED, "", never)
+
+
+@pytest.mark.parametrize("setting", ["cache_from", "cache_to"])
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("registry.example.com/app:cache", "is not a valid cache entry"),
+        ("ref=registry.example.com/app:cache", "is not a valid cache entry"),
+        ("type=registry,ref", "is not a valid cache entry"),
+        ('type=registry,"ref=a" b"', "is not a valid cache entry"),
+        ("type=local,src=/with blank", "is not a valid cache entry"),
+        ("{'type': 'gha'}", "is not a valid cache entry"),
+        ("type=regsitry,ref=a", "has an unknown type; it must be one of registry, "),
+        ("type=local,src={name}", "has the unknown placeholder {name}; known are {image}, {tag}, {platform}"),
+        ("type=local,src={image}", "uses {image}, but the build has no name"),
+        ("type=local,src={tag}", "uses {tag}, but the build has no name"),
+    ],
+)
+def test_an_invalid_cache_entry_is_refused_with_the_variable(setting: str, value: str, reason: str) -> None:
+    with pytest.raises(OptionError) as refused:
+        applied(Defaults(**{setting: value}))
+    assert refused.value.option == f"PREFECT_DOCKER_{setting.upper()}"
+    assert refused.value.reason.startswith(reason)
+
+
+@pytest.mark.parametrize("setting", ["cache_from", "cache_to"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "type=s3,bucket=b,secret_access_key=HIDDEN",
+        "type=s3,bucket=b,access_key_id=i,session_token=HIDDEN",
+        "type=gha,TOKEN=HIDDEN",
+        "type=gha,ghtoken=HIDDEN",
+        "type=azblob,account_key=HIDDEN",
+        "type=azblob,account_url=https://x.blob.core.windows.net/?sv=1&sig=HIDDEN",
+        "type=registry,ref=https://user:HIDDEN@example.com/app",
+        "type=nosuch,token=HIDDEN",
+        'type=gha,"token=HIDDEN',
+        "type=gha token = HIDDEN",
+        "{'type': 's3', 'secret_access_key': 'HIDDEN'}",
+    ],
+)
+def test_a_credential_is_refused_without_being_shown(setting: str, value: str) -> None:
+    with pytest.raises(OptionError, match="credential") as refused:
+        applied(Defaults(**{setting: value}))
+    assert "HIDDEN" not in f"{refused.value!s} {refused.value!r}"
+    assert str(refused.value).startswith(f"PREFECT_DOCKER_{setting.upper()} must not contain ")
+
+
+def test_an_empty_list_of_the_image_counts_as_its_own() -> None:
+    assert named(IMAGE, {"cache_from": [], "cache_to": None}) == ["cache_from"]
+
+
+@pytest.mark.parametrize("value", ["docker", "oci", "OCI"])
+def test_media_types_are_those_of_docker_or_oci(value: str) -> None:
+    assert applied(Defaults(media_types=value)).media_types == value.lower()
+
+
+def test_other_media_types_are_refused() -> None:
+    with pytest.raises(OptionError, match=r"^PREFECT_DOCKER_MEDIA_TYPES='Docker,oci' .* 'docker' or 'oci'"):
+        applied(Defaults(media_types="Docker,oci"))
+
+
+def test_media_types_of_the_image_win() -> None:
+    image = BuildxOptions(context="/", media_types="docker")
+    assert Defaults(media_types="oci").without(named(image, {})) == Defaults()
