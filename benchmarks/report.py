@@ -1,4 +1,4 @@
-"""The table and the picture of what was measured."""
+"""Makes the table and the picture of the results."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def _median(runs: Sequence[Mapping[str, float]], figure: str) -> float:
 
 
 def ratios(runs: Mapping[str, Sequence[Mapping[str, float]]], way: str) -> list[float]:
-    """Of each turn, what a way took over what the command typed by hand took."""
+    """Return the ratio of a way's time to the time of the command typed by hand, for each turn."""
     return [run["seconds"] / floor["seconds"] for run, floor in zip(runs.get(way, []), runs[FLOOR], strict=False)]
 
 
 def table(results: Mapping[str, Any]) -> str:
-    """The results as Markdown: medians; of ratios with their least and greatest."""
+    """Return the results as Markdown: medians, and for ratios also the least and the greatest value."""
     lines = [f"Measured on {results['machine']}; {results['versions']}.", ""]
     for store, works in results["builds"].items():
         lines += [
@@ -48,9 +48,10 @@ def table(results: Mapping[str, Any]) -> str:
             lines.append(f"| `{program}` | {row[0]:.1f} | {row[1]:.1f} | {row[2]:+.2f} |")
         lines += [""]
     lines += [
-        "Seconds of the command typed by hand; of the others, the median ratio to it of that turn (least - most); of",
-        "this package the median difference, too.",
-        "CPU, peak of memory, temporary disk space: of the process that calls Prefect, this package / classic.",
+        "The time of the command typed by hand is in seconds. The times of the other ways are the median ratio to it",
+        "in the same turn (least - most). The median difference is shown for this package.",
+        "CPU time, peak of memory and temporary disk space are those of the process that calls Prefect: this package",
+        "/ classic builder.",
         "",
     ]
     return "\n".join(lines)
@@ -67,16 +68,19 @@ def _row(name: str, runs: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
             cells.append(f"{median(more) * 1000:+.0f}" if more else "")
     for figure, unit, digits in (("cpu", 1, 2), ("memory", MB, 0), ("space", MB, 0)):
         both = [_median(runs[way], figure) / unit if way in runs else None for way in ("this package", "classic")]
-        cells.append(" / ".join("-" if each is None else f"{each:.{digits}f}" for each in both))
+        cells.append(" / ".join("-" if value is None else f"{value:.{digits}f}" for value in both))
     return f"| {' | '.join(cells)} |"
 
 
 def draw(results: Mapping[str, Any], path: Path) -> None:
-    """Dots at the median ratio to the command typed by hand, lines from the least to the greatest; a panel a store."""
+    """Draw the ratios to the command typed by hand, with one panel for each image store.
+
+    A dot is the median. A line goes from the least to the greatest value.
+    """
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    mpl.rcParams["svg.hashsalt"] = "benchmark"  # the same picture for the same figures
+    mpl.rcParams["svg.hashsalt"] = "benchmark"  # the same results make the same file
     colors = {"this package": "#1f77b4", "classic": "#d62728", "build_backend": "#888888"}
     labels = {"this package": "this package", "classic": "classic builder", "build_backend": 'build_backend="buildx"'}
     figure = Figure(figsize=(11, 7.5), layout="constrained")

@@ -1,8 +1,8 @@
-"""Measure builds and start-up, and write benchmarks/results.json, benchmarks/results.md and docs/benchmark.svg.
+"""Measures builds and start-up, and writes benchmarks/results.json, benchmarks/results.md and docs/benchmark.svg.
 
-Brings up private engines of both image stores (Debian, root). Every figure is a median of runs in which the ways take
-turns, each of them now and then the first. `scripts/tox -e benchmark` runs all of it, with `-- "3 files"` what has
-these words in its name.
+It starts private engines with both image stores (Debian, root). Each result is a median. In each turn every way builds
+once, and the order of the ways changes from turn to turn. `scripts/tox -e benchmark` measures everything;
+`scripts/tox -e benchmark -- "3 files"` measures only the work with these words in its name.
 """
 
 from __future__ import annotations
@@ -22,13 +22,12 @@ from pathlib import Path
 from statistics import median
 from typing import IO, TYPE_CHECKING, Any, cast
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "tests"))
+import report
+import ways
+from engines import private
+from work import Work, pick
 
-import private_docker  # noqa: E402
-import report  # noqa: E402 the others' folder is on the path only now
-import ways  # noqa: E402
-from work import Work, pick  # noqa: E402
+HERE = Path(__file__).resolve().parent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -44,7 +43,7 @@ START_UP = {
 
 @contextlib.contextmanager
 def worker(way: str, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """A process that builds one way, with a folder for temporary files of its own."""
+    """Give a process that builds in one way. It has its own folder for temporary files."""
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(["mount", "-t", "tmpfs", "tmpfs", folder], check=True)
         process = subprocess.Popen(
@@ -63,13 +62,13 @@ def worker(way: str, environment: Mapping[str, str]) -> Iterator[subprocess.Pope
 
 
 def build(process: subprocess.Popen[str], context: Path, at_once: int) -> dict[str, float] | None:
-    """One measured build, or `None` where this way cannot."""
+    """Run one build, and return its measurements; `None` if this way does not support the build."""
     questions, answers = cast("IO[str]", process.stdin), cast("IO[str]", process.stdout)
     with contextlib.suppress(BrokenPipeError):
         questions.write(json.dumps({"context": str(context), "at_once": at_once}) + "\n")
         questions.flush()
     answer = answers.readline()
-    # python-on-whales' children print the id of an image to the same pipe.
+    # The children of python-on-whales print the image's id to the same pipe.
     while answer and not answer.startswith("{"):
         answer = answers.readline()
     found: dict[str, float] | None = json.loads(answer) if answer else None
@@ -77,13 +76,13 @@ def build(process: subprocess.Popen[str], context: Path, at_once: int) -> dict[s
 
 
 def measure(work: Work, environment: Mapping[str, str]) -> dict[str, list[dict[str, float]]]:
-    """The runs of each way, one after the other in turns; the first turn, which fills the caches, does not count.
+    """Return the measurements of each way. The first turn fills the caches and does not count.
 
-    `LEAST_TURNS`, and more of them up to `MOST_TURNS` as long as `SECONDS` are not over.
+    There are at least `LEAST_TURNS` turns. If these take less than `SECONDS`, there are up to `MOST_TURNS`.
     """
     runs: dict[str, list[dict[str, float]]] = {way: [] for way in ways.WAYS}
     with contextlib.ExitStack() as cleanup:
-        # In no git repository: there, buildx typed by hand would ask git, and this package spares it that.
+        # The folder is not in a git repository, where buildx would run git. This package disables that.
         folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory()))
         work.lay(folder)
         workers = {way: cleanup.enter_context(worker(way, environment)) for way in ways.WAYS}
@@ -96,12 +95,12 @@ def measure(work: Work, environment: Mapping[str, str]) -> dict[str, list[dict[s
                 figures = build(workers[way], folder, work.at_once)
                 if figures and turn:
                     runs[way].append(figures)
-            order.rotate()  # whoever follows the classic builder finds a busier engine
+            order.rotate()  # the engine is still busy after a build of the classic builder
     return {way: figures for way, figures in runs.items() if figures}
 
 
 def start_up() -> dict[str, dict[str, list[float]]]:
-    """Milliseconds of CPU of programs with and without the package, in turns."""
+    """Return the milliseconds of CPU time of programs with and without the package, measured in turns."""
     here = Path(sys.executable).parent.parent / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}"
     found: dict[str, dict[str, list[float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -109,10 +108,11 @@ def start_up() -> dict[str, dict[str, list[float]]]:
         for name in ("without", "with"):
             venv.create(f"{folder}/{name}", symlinks=True)
             site = next(Path(folder, name, "lib").glob("python*/site-packages"))
-            # Prefect and the package are there in both; what is measured is the start-up file.
+            # Both environments have Prefect and the package. Only one has the start-up file, which is measured.
             (site / "packages.pth").write_text(f"{here / 'site-packages'}\n", encoding="utf-8")
             if name == "with":
-                shutil.copy(HERE.parent / "prefect_docker_attest.pth", site)
+                for file in ("prefect_docker_attest.pth", "prefect_docker_attest_start.py"):
+                    shutil.copy(HERE.parent / file, site)
             pythons[name] = f"{folder}/{name}/bin/python"
         environment = {**os.environ, "PREFECT_HOME": folder, "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -134,7 +134,7 @@ def _milliseconds(command: list[str], environment: Mapping[str, str]) -> float:
 
 
 def machine() -> str:
-    """The machine in a line."""
+    """Return a description of the machine in one line."""
     text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     model = next((line.partition(": ")[2] for line in text.splitlines() if line.startswith("model name")), "?")
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
@@ -142,7 +142,7 @@ def machine() -> str:
 
 
 def save(results: Mapping[str, Any], folder: Path) -> None:
-    """Write what has been measured so far: a run that ends early leaves that."""
+    """Write the results so far, so that a run that ends early is not lost."""
     (folder / "results.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
     (folder / "results.md").write_text(report.table(results), encoding="utf-8")
 
@@ -152,7 +152,7 @@ def main() -> None:
     target = HERE if not words else Path(tempfile.gettempdir())
     results: dict[str, Any] = {"machine": machine(), "builds": {}, "start_up": {} if words else start_up()}
     wanted = pick(lambda name: not words or any(word in name for word in words))
-    with private_docker.start() as docker:
+    with private.start() as docker:
         results["versions"] = f"Docker {docker.docker_version}, buildx {docker.buildx_version}"
         for store, engine in docker.engines.items():
             environment = {**engine.environment, "PREFECT_LOGGING_LEVEL": "CRITICAL", "DO_NOT_TRACK": "1"}
@@ -162,7 +162,7 @@ def main() -> None:
                 save(results, target)
                 medians = {way: round(median(run["seconds"] for run in found), 3) for way, found in runs.items()}
                 print(f"{store}: {work.name}: {medians}", flush=True)
-                # Layers of gigabytes, of each way and each turn.
+                # The layers of all ways and turns need gigabytes.
                 engine.run("docker", "system", "prune", "--all", "--force")
     print(report.table(results))
     if not words:

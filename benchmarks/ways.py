@@ -1,4 +1,4 @@
-"""One process that builds one way, over and over: it reads builds from standard input and prints what each took."""
+"""A process that builds in one way. It reads builds from standard input, and prints the measurements of each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from shutil import disk_usage
 from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any
 
-import docker  # noqa: F401 Prefect loads it lazily, and eight threads at once break that
+import docker  # noqa: F401 Prefect loads it lazily, which fails in eight threads at the same time
 import prefect
 from prefect.utilities.dockerutils import build_image
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def by_hand(context: Path, tag: str) -> None:
-    """The floor: what a user types, with nobody to read its output."""
+    """Run the command that a user types, with its output discarded. The other ways are compared with it."""
     label = f"--label=io.prefect.version={prefect.__version__}"
     flags = ["--progress=plain", "--load", "--provenance=false", "--sbom=false", label, f"--tag={tag}"]
     command = ["docker", "buildx", "build", *flags, str(context)]
@@ -35,13 +35,13 @@ def by_hand(context: Path, tag: str) -> None:
 
 
 def docker_py(context: Path, tag: str) -> None:
-    """Prefect's `build_image`; who builds is the setting's choice."""
+    """Call Prefect's `build_image`. The setting decides which builder is used."""
     with Path(os.devnull).open("w", encoding="utf-8") as nobody:
         build_image(context, tag=tag, stream_progress_to=nobody)
 
 
 def build_backend(context: Path, tag: str) -> None:
-    """Prefect's own buildx backend."""
+    """Call Prefect's own buildx backend."""
     from prefect._internal.buildx import buildx_build_image
 
     buildx_build_image(context, tag=tag)
@@ -62,7 +62,7 @@ def _memory(name: str) -> int:
 
 @contextlib.contextmanager
 def _temporary_space() -> Iterator[list[int]]:
-    """The most bytes that lay in the folder for temporary files, which nobody else uses."""
+    """Measure the largest size of the folder for temporary files, in bytes. No other process uses the folder."""
     before = disk_usage(gettempdir()).used
     most, over = [0], threading.Event()
 
@@ -80,7 +80,14 @@ def _temporary_space() -> Iterator[list[int]]:
 
 
 def measure(build: Callable[[Path, str], None], context: Path, at_once: int, memory: int) -> dict[str, float]:
-    """Build, and say what it took this process: seconds, seconds of CPU, bytes more than `memory`."""
+    """Build, and return what this process needed: time and CPU time in seconds, memory and disk space in bytes.
+
+    Args:
+        build: function that builds a context under a tag
+        context: folder with a context for each build
+        at_once: number of builds at the same time
+        memory: memory that this process used before, in bytes
+    """
     with _temporary_space() as space:
         cpu, start = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
         with ThreadPoolExecutor(at_once) as pool:
@@ -97,9 +104,9 @@ def measure(build: Callable[[Path, str], None], context: Path, at_once: int, mem
 def main() -> None:
     build = WAYS[sys.argv[1]]
     results = sys.stdout
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # importing had a peak of its own
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forget the peak that the imports caused
     memory = _memory("VmRSS")
-    # What builds print is not what is reported; python-on-whales' children write past Python.
+    # The output of builds must not mix with the results. (Children of python-on-whales print to the pipe anyway.)
     with contextlib.redirect_stdout(io.StringIO()):
         for line in sys.stdin:
             asked: dict[str, Any] = json.loads(line)

@@ -1,4 +1,4 @@
-"""What is built: contexts of many sizes, and what is changed in them before each build."""
+"""The builds to measure: contexts of different sizes, and their changes before each build."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 COPY = "FROM busybox\nCOPY . /app/\n"
 STAGES = "".join(f"FROM busybox AS s{n}\nRUN : NEW && sleep 2 && echo {n} > /{n}\n" for n in range(4))
 STAGES += "FROM busybox\n" + "".join(f"COPY --from=s{n} /{n} /\n" for n in range(4))
-# Of one step, BuildKit shows 200 KiB a second and 2 MiB in all.
+# BuildKit shows at most 200 KiB a second and 2 MiB in total for one step, so there are ten steps.
 LINES = "FROM busybox\n" + "RUN : NEW && seq 20000\n" * 10
 
 
@@ -23,11 +23,12 @@ class Work:
     """One kind of build.
 
     Attributes:
-        name: as in the table
-        dockerfile: its ``NEW`` is another text in each build
-        files, size: what lies in the context beside it: how many files, of how many bytes each
-        changed: whether one of the files is another one in each build
-        at_once: how many such builds run side by side
+        name: name in the table
+        dockerfile: content of the Dockerfile; ``NEW`` is replaced by another text in each build
+        files: number of other files in the context
+        size: size of each of these files, in bytes
+        changed: whether one of these files changes before each build
+        at_once: number of such builds at the same time
     """
 
     name: str
@@ -38,7 +39,7 @@ class Work:
     at_once: int = 1
 
     def lay(self, folder: Path) -> None:
-        """Write the contexts, one for each build that runs at once, below a folder."""
+        """Write the contexts below a folder, one for each of the builds that run at the same time."""
         for number in range(self.at_once):
             context = folder / str(number)
             for file in range(self.files):
@@ -48,7 +49,7 @@ class Work:
             (context / "Dockerfile").write_text(self.dockerfile, encoding="ascii")
 
     def renew(self, folder: Path) -> None:
-        """Change what is new in each build."""
+        """Make the changes before a build."""
         for number in range(self.at_once):
             context = folder / str(number)
             if "NEW" in self.dockerfile:
@@ -88,5 +89,5 @@ WORK = [
 
 
 def pick(words: Callable[[str], bool]) -> list[Work]:
-    """The work whose name is wanted."""
+    """Return the work whose name the function accepts."""
     return [work for work in WORK if words(work.name)]
