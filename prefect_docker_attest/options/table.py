@@ -75,6 +75,13 @@ class BuildxOptions:
         python_on_whales="network",
     )
     no_cache: bool = _row("--no-cache", False, values.switch, "Build every step again.", docker_py="nocache")
+    no_cache_filter: tuple[str, ...] = _row(
+        "--no-cache-filter",
+        (),
+        values.strings,
+        "Stages whose steps are all built again. It cannot be combined with `nocache`.",
+        since=(0, 8, 0),
+    )
     pull: bool = _row(
         "--pull", False, values.switch, "Look for newer base images.", docker_py="pull", python_on_whales="pull"
     )

@@ -286,6 +286,20 @@ def test_annotations_are_in_the_registry(on: bool, engine: Engine, name: str) ->
 
 @off_and_on
 @pytest.mark.usefixtures("engine")
+def test_no_cache_filter_builds_only_the_named_stage_again(on: bool, tmp_path: Path) -> None:
+    stages = [
+        f"FROM {BUSYBOX} AS {stage}\nRUN cat /proc/sys/kernel/random/uuid > /{stage}\n" for stage in ("one", "two")
+    ]
+    copies = "FROM scratch\nCOPY --from=one /one /\nCOPY --from=two /two /\n"
+    (tmp_path / "Dockerfile").write_text("".join([*stages, copies]))
+    first = build(switched_on=True, path=str(tmp_path), nocache=False)
+    again = build(switched_on=on, path=str(tmp_path), nocache=False, no_cache_filter="two")
+    assert again.files["/one"] == first.files["/one"]
+    assert again.files["/two"] != first.files["/two"]
+
+
+@off_and_on
+@pytest.mark.usefixtures("engine")
 def test_ulimit_limits_a_step(on: bool, tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text(f"FROM {BUSYBOX}\nRUN ulimit -n > /soft && ulimit -Hn > /hard\n")
     built = build(switched_on=on, path=str(tmp_path), ulimit=["nofile=123:456"])

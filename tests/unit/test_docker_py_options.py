@@ -157,6 +157,7 @@ BUILDX: dict[str, list[tuple[Any, list[str] | str | dict[str, Any]]]] = {
         (1, "must be a string, not int"),
     ],
     "push": [(True, "Prefect pushes"), (False, []), ("false", []), ("true", "Prefect pushes")],
+    "no_cache_filter": [("a", ["--no-cache-filter=a"]), (["a", "b"], ["--no-cache-filter=a", "--no-cache-filter=b"])],
     "ulimit": [(["nofile=1:2", "core=0"], ["--ulimit=nofile=1:2", "--ulimit=core=0"]), ({"a": "1"}, ["--ulimit=a=1"])],
     "cgroup_parent": [("/a/b", ["--cgroup-parent=/a/b"]), ("", []), (1, "must be a string, not int")],
     "allow": [("network.host", ["--allow=network.host"]), (["a", "b"], ["--allow=a", "--allow=b"])],
