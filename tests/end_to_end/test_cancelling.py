@@ -15,7 +15,8 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelling
 
 from support.prefect_server import PATIENCE, SETTING, Prefect
-from support.slow_build import SlowBuild, wait_until
+from support.processes import wait_until
+from support.slow_build import SlowBuild
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
-from prefect.utilities.dockerutils import BuildError, docker_client
+from prefect.utilities.dockerutils import BuildError
 
 from engines.published import Published
 from prefect_docker_attest.errors import OptionError
 from support.names import BUSYBOX
+from support.outcomes import pushed, warnings
 from support.ways import WAYS, settings
 
 if TYPE_CHECKING:
@@ -36,18 +37,6 @@ def context(emulation: None, tmp_path: Path) -> Path:  # noqa: ARG001 a RUN for 
     )
     (folder / "new").write_text(str(uuid4()))
     return folder
-
-
-def pushed(name: str) -> Published:
-    """Push with docker-py, like Prefect, and return the published image."""
-    with docker_client() as client:
-        for event in client.api.push(name, stream=True, decode=True):
-            assert "error" not in event, event
-    return Published(name)
-
-
-def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.name == "prefect_docker_attest"]
 
 
 @pytest.fixture

@@ -19,11 +19,11 @@ from uuid import uuid4
 import pytest
 from prefect.utilities.dockerutils import docker_client
 
-from engines.published import Published
 from prefect_docker_attest.errors import OptionError
 from support.both_builders import Failed, build
 from support.debian_programs import unpacked, variables
 from support.names import BUSYBOX, CONTEXTS
+from support.outcomes import pushed, warnings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -40,18 +40,6 @@ off_and_on = pytest.mark.parametrize("on", [False, True], ids=["off", "on"])
 @pytest.fixture
 def name(registry: Registry) -> str:
     return f"{registry.address}/options/{uuid4()}:1"
-
-
-def pushed(name: str) -> Published:
-    """Push with docker-py, like Prefect, and return the published image."""
-    with docker_client() as client:
-        for event in client.api.push(name, stream=True, decode=True):
-            assert "error" not in event, event
-    return Published(name)
-
-
-def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.name == "prefect_docker_attest"]
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from support.names import PREFIX
-from support.slow_build import wait_until
+from support.processes import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

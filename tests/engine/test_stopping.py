@@ -18,7 +18,7 @@ import pytest
 from prefect.utilities.dockerutils import BuildError, build_image, docker_client
 
 from engines import private
-from support.slow_build import wait_until
+from support.processes import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

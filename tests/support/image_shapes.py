@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from conftest import debian_only, missing
 from engines import machine
 from engines.machine import CommandFailed, EngineUnavailable
-from engines.packages import cache_folder, mirror_of_the_machine, new_in_cache, private_apt
+from engines.packages import cache_folder, downloaded, mirror_of_the_machine, new_in_cache
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -47,22 +47,12 @@ def packages() -> Path:
 
 
 def _fetch(part: Path, architecture: str) -> None:
-    mirror = mirror_of_the_machine()
-    apt = part / f"{architecture}-apt"
-    settings = {
-        "APT::Architecture": architecture,
-        "APT::Architectures": architecture,
-        # With an empty status file, apt also downloads packages that are installed on the machine.
-        "Dir::State::status": "/dev/null",
-    }
-    apt_get = private_apt(apt, [mirror.source(mirror.suite, architecture)], settings)
-    machine.run([*apt_get, "install", "--download-only", "--yes", "--no-install-recommends", *_PACKAGES])
-    for package in (apt / "archives").glob("*.deb"):
-        target = part / architecture / package.name.partition("_")[0]
-        target.mkdir(parents=True)
-        machine.run(["dpkg", "-x", str(package), str(target)])
-        shutil.rmtree(target / "usr/share", ignore_errors=True)
-    shutil.rmtree(apt)
+    with downloaded(architecture, _PACKAGES, part) as packages:
+        for package in packages:
+            target = part / architecture / package.name.partition("_")[0]
+            target.mkdir(parents=True)
+            machine.run(["dpkg", "-x", str(package), str(target)])
+            shutil.rmtree(target / "usr/share", ignore_errors=True)
 
 
 @dataclass(frozen=True)

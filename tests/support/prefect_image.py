@@ -19,7 +19,7 @@ from prefect.utilities.dockerutils import get_prefect_image_name
 
 from engines import machine
 from engines.base_images import BaseImage, push_index
-from engines.packages import cache_folder, mirror_of_the_machine, new_in_cache, private_apt
+from engines.packages import cache_folder, downloaded, mirror_of_the_machine, new_in_cache
 from engines.progress import step
 
 _PACKAGES = ("base-files", "coreutils", "dash", "python3", "tzdata")
@@ -90,19 +90,10 @@ def _made() -> Path:
 
 def _system(part: Path, architecture: str) -> Path:
     """Unpack Debian's packages. Their scripts are not run, because Python and a shell work without them."""
-    mirror = mirror_of_the_machine()
-    root, apt = part / architecture, part / f"{architecture}-apt"
-    settings = {
-        "APT::Architecture": architecture,
-        "APT::Architectures": architecture,
-        # With an empty status file, apt also downloads packages that are installed on the machine.
-        "Dir::State::status": "/dev/null",
-    }
-    apt_get = private_apt(apt, [mirror.source(mirror.suite, architecture)], settings)
-    machine.run([*apt_get, "install", "--download-only", "--yes", "--no-install-recommends", *_PACKAGES])
-    for package in sorted((apt / "archives").glob("*.deb")):
-        machine.run(["dpkg", "-x", str(package), str(root)])
-    shutil.rmtree(apt)
+    root = part / architecture
+    with downloaded(architecture, _PACKAGES, part) as packages:
+        for package in packages:
+            machine.run(["dpkg", "-x", str(package), str(root)])
     for unused in ("doc", "locale", "man"):
         shutil.rmtree(root / "usr/share" / unused, ignore_errors=True)
     # The scripts of Debian's packages would create these files.

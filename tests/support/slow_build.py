@@ -11,17 +11,12 @@ from uuid import uuid4
 
 import psutil
 
+from support.processes import wait_until
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 _MARK = "PREFECT_DOCKER_ATTEST_TESTED"
-
-
-def wait_until(condition: Callable[[], object], seconds: float = 90) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"the condition was not met within {seconds:g} seconds"
-        time.sleep(0.05)
 
 
 class SlowBuild:

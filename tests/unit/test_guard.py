@@ -18,9 +18,10 @@ import pytest
 from prefect_docker_attest.buildx import guard
 from prefect_docker_attest.buildx.guard import Guard
 from prefect_docker_attest.buildx.process import Command
+from support.processes import is_gone, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 # A caller of a command that starts another, like the docker CLI and its plugin. It prints the ids of all processes.
 CALLER = """
@@ -41,20 +42,6 @@ with Guard() as guard, Command(
     print(next(iter(command.lines())).strip(), guard._helper._shell.pid, guard.folder, flush=True)
     time.sleep(987)
 """
-
-
-def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "this did not come to be"
-        time.sleep(0.02)
-
-
-def is_gone(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 @pytest.fixture

@@ -10,15 +10,14 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-import psutil
 import pytest
 
 from prefect_docker_attest.buildx import process
 from prefect_docker_attest.buildx.process import LONGEST_PIECE, Command
 from prefect_docker_attest.buildx.progress import ProgressTracker
+from support.processes import is_gone, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
 # A child that ignores SIGTERM, and prints a line when it does so.
@@ -47,21 +46,6 @@ def python(program: str, *arguments: str, **options: Any) -> Command:
 def shell(program: str, **options: Any) -> Command:
     """A child that starts faster than Python."""
     return Command(["sh", "-c", program], environment=os.environ, **options)
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "this did not come to be"
-        time.sleep(0.02)
-
-
-def is_gone(pid: int) -> bool:
-    # A process whose parent has died is a zombie until the machine's first process reaps it.
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 def output_of(program: str, *arguments: str) -> tuple[list[str], int]:

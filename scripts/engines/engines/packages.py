@@ -142,6 +142,33 @@ def private_apt(folder: Path, sources: Sequence[str], settings: Mapping[str, str
     return apt_get
 
 
+@contextlib.contextmanager
+def downloaded(architecture: str, names: Sequence[str], folder: Path) -> Iterator[list[Path]]:
+    """Download packages of the machine's release with all their dependencies, installed ones included.
+
+    Args:
+        architecture: Debian's name of an architecture, such as `arm64`.
+        names: names of packages.
+        folder: an existing folder. The packages are in a folder below it, which is removed at the end.
+
+    Raises:
+        EngineUnavailable: the machine has no mirror of Debian.
+        CommandFailed: a package cannot be downloaded.
+    """
+    mirror = mirror_of_the_machine()
+    apt = folder / f"{architecture}-apt"
+    settings = {
+        "APT::Architecture": architecture,
+        "APT::Architectures": architecture,
+        # With an empty status file, apt also downloads packages that are installed on the machine.
+        "Dir::State::status": "/dev/null",
+    }
+    apt_get = private_apt(apt, [mirror.source(mirror.suite, architecture)], settings)
+    run([*apt_get, "install", "--download-only", "--yes", "--no-install-recommends", *names])
+    yield sorted((apt / "archives").glob("*.deb"))
+    shutil.rmtree(apt)
+
+
 def _fetch(mirror: Mirror, suite: str, folder: Path) -> None:
     """Download all packages, and unpack them into one folder for each architecture below `folder`."""
     apt = folder / "apt"

@@ -1,0 +1,26 @@
+"""Waits for conditions, and finds out whether a process has ended."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import psutil
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 90) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"the condition was not met within {seconds:g} seconds"
+        time.sleep(0.05)
+
+
+def is_gone(pid: int) -> bool:
+    # A process whose parent has died is a zombie until the machine's first process reaps it.
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
