@@ -48,7 +48,11 @@ def naming_builder(text: str, builder: docker_cli.Builder) -> str:
         return text
     body, tip = _split_tip(text)
     tip = tip or f"{TIP}Check the builder with `docker buildx inspect {builder.name}`."
-    return f"{body}\nThe builder {builder.name} (driver {builder.driver}) is outside this Docker Engine.\n{tip}"
+    # A message has at most three lines of this package. The first line is BuildKit's.
+    separator = " " if "\n" in body and body.endswith(".") else "\n"
+    return (
+        f"{body}{separator}The builder {builder.name} (driver {builder.driver}) is outside this Docker Engine.\n{tip}"
+    )
 
 
 @contextlib.contextmanager

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 SPECIAL = {
     "context_path": "The folder of the build context.",
     "cache": "`False`: build every step again (`--no-cache`).",
-    "output": "`type=docker` loads the image into the engine. `type=registry` pushes it. `oci-mediatypes` selects its "
-    "media types. Other values are refused, because Prefect cannot use their result.",
+    "output": "`type=docker` loads the image into the engine. `type=registry` or `type=image,push=true` pushes it. "
+    "`oci-mediatypes` selects its media types. Other values are refused, because Prefect cannot use their result.",
     "metadata_file": "A file to which buildx's metadata about the image is written.",
     "progress": "`False`: `stream_progress_to` gets no progress. Progress always consists of plain lines.",
 }

@@ -174,15 +174,16 @@ class BuildxOptions:
         "--annotation",
         (),
         values.key_values,
-        "Annotations of the manifest: a mapping, or `key=value` strings. It needs the containerd image store.",
+        "Annotations of the manifest: a mapping, or `key=value` strings. It needs the containerd image store, or a "
+        "builder that pushes the image.",
         since=(0, 12, 0),
     )
     media_types: str | None = _row(
         "--output",
         None,
         values.media_types,
-        "The media types of the image in the registry: `docker` or `oci`. `oci` needs the containerd image store. "
-        "Attestations need `oci`.",
+        "The media types of the image in the registry: `docker` or `oci`. `oci` needs the containerd image store, or "
+        "a builder that pushes the image. Attestations need `oci`.",
     )
     push: bool = _row(
         "--push",

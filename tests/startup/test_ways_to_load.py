@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from packaging.version import Version
 
 from support.environment import SETTING, builder_of, write
 
 if TYPE_CHECKING:
     from support.environment import Environment
 
-# Prefect has plugins since 3.4.24, first as an experiment.
-PLUGINS_ENABLED = {"PREFECT_PLUGINS_ENABLED": "true", "PREFECT_EXPERIMENTS_PLUGINS_ENABLED": "true"}
+# Prefect has plugins since 3.4.24. Before 3.7 they were an experiment.
+_EXPERIMENT = "" if Version(version("prefect")) >= Version("3.7") else "EXPERIMENTS_"
+PLUGINS_ENABLED = {f"PREFECT_{_EXPERIMENT}PLUGINS_ENABLED": "true"}
 with_plugins = pytest.mark.skipif(
     not any(find_spec(f"prefect.{place}.plugins") for place in ("_internal", "_experimental")),
     reason="this Prefect has no plugin hook",

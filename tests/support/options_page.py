@@ -24,6 +24,9 @@ of the first two tables has their names. It is empty if python-on-whales has no 
 An image with a buildx-only option is built by buildx, even with the setting off. On the containerd image store, buildx
 then adds attestations, unless the image has `provenance=False`. With the setting on, `provenance=True`, `sbom=True` and
 `attest` have no effect, and a warning names them.
+
+Two values of docker-py's own options count as buildx-only too: entries of `cache_from` such as
+`type=registry,ref=NAME`, and several platforms in `platform`.
 """
 
 

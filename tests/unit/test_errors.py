@@ -11,8 +11,8 @@ import pytest
 from prefect.utilities import dockerutils
 
 from prefect_docker_attest.buildx import causes, docker_cli, failure
-from prefect_docker_attest.buildx.causes import naming_settings
-from prefect_docker_attest.buildx.docker_cli import too_old
+from prefect_docker_attest.buildx.causes import naming_builder, naming_settings
+from prefect_docker_attest.buildx.docker_cli import Builder, too_old
 from prefect_docker_attest.buildx.failure import failed_output, failure_text
 from prefect_docker_attest.errors import BuildFailed, OptionError
 from prefect_docker_attest.options import docker_py as docker_py_options
@@ -100,10 +100,11 @@ def test_an_exec_format_error_has_a_tip_about_emulation() -> None:
 def test_at_most_three_lines_follow_buildkits_error() -> None:
     lines = _failed_run("uname -m", printed="exec /bin/sh: exec format error")
     with pytest.raises(BuildFailed) as error, naming_settings(Defaults(platform="linux/arm64")):
-        raise BuildFailed(failure_text(1, lines, "Dockerfile"))
+        raise BuildFailed(naming_builder(failure_text(1, lines, "Dockerfile"), Builder("far", "remote")))
     assert str(error.value).splitlines()[1:] == [
         "Failed step: [2/2] RUN uname -m. The command '/bin/sh -c uname -m' returned a non-zero code: 7",
         "The build ran a program for another processor (exec format error). "
+        "The builder far (driver remote) is outside this Docker Engine. "
         "The platform linux/arm64 comes from PREFECT_DOCKER_PLATFORM.",
         "TIP Run `docker run --privileged --rm tonistiigi/binfmt --install all`, or use a builder on a machine with "
         "that processor.",
