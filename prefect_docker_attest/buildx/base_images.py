@@ -14,6 +14,8 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prefect_docker_attest.images.platforms import normal
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -82,6 +84,7 @@ class BaseImages:
                 _known[digest] = [
                     "/".join(filter(None, (platform["os"], platform["architecture"], platform.get("variant"))))
                     for platform in answer["Platforms"]
+                    if platform["os"] != "unknown"  # an attestation
                 ]
 
 
@@ -96,4 +99,6 @@ def _pins_a_platform(options: BuildxOptions) -> bool:
 
 def _processor(platform: str) -> str:
     """Return a platform without its variant: variants of a processor usually run each other's programs."""
+    with contextlib.suppress(ValueError):  # a name that only the engine knows
+        platform = normal(platform)
     return "/".join(platform.split("/")[:2])

@@ -52,9 +52,7 @@ def build(
     named = default_values.named(call.options, python_on_whales_options)
     # With build_backend, an image itself says whether its builder pushes it.
     defaults = defaults.without([*named, "push_from_builder"])
-    options = default_values.apply(defaults, call.options, "", docker_cli.engine_platform)
-    if options.media_types == "oci" and not _makes_oci(options):
-        raise default_values.oci_refused(defaults.origin("media_types"))
+    options = _with_defaults(call.options, defaults)
     if disable_attestations:
         options = run.without_attestations(options)
     stream = stream_progress_to if call.shows_progress else None
@@ -81,6 +79,16 @@ def build(
     if call.metadata_file is not None:
         Path(call.metadata_file).write_text(json.dumps(metadata), encoding="utf-8")
     return image_id
+
+
+def _with_defaults(options: BuildxOptions, defaults: Defaults) -> BuildxOptions:
+    try:
+        options = default_values.apply(defaults, options, "", docker_cli.engine_platform)
+        if options.media_types == "oci" and not _makes_oci(options):
+            raise default_values.oci_refused(defaults.origin("media_types"))
+    except OSError as error:
+        raise BuildFailed(failure.cannot_start(error)) from error
+    return options
 
 
 def _makes_oci(options: BuildxOptions) -> bool:

@@ -72,8 +72,8 @@ def build(
         )
     call = _with_proxies(api, call, given.get("buildargs") or ())
     defaults = defaults.without(default_values.named(call.options, given))
-    options = default_values.apply(defaults, call.options, image, lambda: "{Os}/{Arch}".format(**api.version()))
-    options = replace(options, platforms=tuple(_full_platform(api, one) for one in options.platforms))
+    options = replace(call.options, platforms=tuple(_full_platform(api, one) for one in call.options.platforms))
+    options = default_values.apply(defaults, options, image, lambda: "{Os}/{Arch}".format(**api.version()))
     if disable_attestations:
         options = run.without_attestations(options)
     if options.media_types == "oci" and not pushes and not uses_containerd_store(api.info()):
@@ -112,7 +112,7 @@ def _with_proxies(
 def _full_platform(api: APIClient, platform: str) -> str:
     # prefect-docker's documentation uses `amd64`. The engine adds its own operating system. buildx adds that of the
     # machine it runs on, such as darwin/amd64 on a Mac.
-    if "/" in platform:
+    if "/" in platform or platform == "local":  # buildx's name for the platform of the builder
         return platform
     engine = api.version()
     if platform.lower() in ("linux", "windows", "darwin", "freebsd"):

@@ -174,7 +174,7 @@ def _environment(*, disable_attestations: bool) -> dict[str, str]:
 
 def _remove_config_proxies(environment: dict[str, str], folder: Path) -> None:
     # The docker CLI has no flag for this, so it gets a copy of its configuration without the proxies.
-    own = Path(environment.get("DOCKER_CONFIG") or Path.home() / ".docker")
+    own = Path(environment.get("DOCKER_CONFIG") or Path.home() / ".docker").absolute()
     try:
         config = json.loads((own / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

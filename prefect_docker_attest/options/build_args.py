@@ -45,7 +45,7 @@ class BuildArguments:
     Attributes:
         flags: values of ``--build-arg``: ``NAME``, or ``NAME=value`` for reserved names
         environment: variables to add to the child's environment
-        visible_credentials: names that look like credentials and whose values are on the command line
+        visible_credentials: names of values that look like credentials and are on the command line
     """
 
     flags: tuple[str, ...]
@@ -74,7 +74,7 @@ def prepare(build_args: Mapping[str, str], parent_environment: Mapping[str, str]
             flags.append(name)
         elif is_reserved(name) or inherited is not None:
             flags.append(f"{name}={value}")
-            if _CREDENTIAL.search(name):
+            if _is_credential(name, value):
                 visible_credentials.append(name)
         else:
             flags.append(name)

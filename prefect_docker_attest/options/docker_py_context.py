@@ -12,6 +12,7 @@ import re
 import tarfile
 import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any
 
 from docker import utils
@@ -89,9 +90,17 @@ def _folder(folder: str, file: str | None) -> BuildContext:
     found = os.path.join(folder, file)
     outside = os.path.relpath(found, folder).startswith(os.pardir)
     # docker-py reads a Dockerfile outside the context itself, and follows symbolic links. buildx does not follow them.
-    if outside or (os.path.isfile(found) and not _FOUND_BY_NAME.fullmatch(os.path.basename(found))):
+    found_by_name = _FOUND_BY_NAME.fullmatch(os.path.basename(found)) and not _links_to_another_folder(found, folder)
+    if outside or (os.path.isfile(found) and not found_by_name):
         return BuildContext(folder, "-", open(found, "rb"))
     return BuildContext(folder, os.path.normpath(found))
+
+
+def _links_to_another_folder(dockerfile: str, context: str) -> bool:
+    # buildx sends only the files below the Dockerfile's folder (moby/buildkit#2119).
+    target = Path(os.path.realpath(dockerfile))
+    below, inside = (target.is_relative_to(os.path.realpath(each)) for each in (os.path.dirname(dockerfile), context))
+    return inside and not below
 
 
 def _inside(file: str | None) -> str | None:

@@ -6,7 +6,9 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING, NamedTuple
 
-from prefect_docker_attest.names import SETTING, logger
+from pydantic import ValidationError
+
+from prefect_docker_attest.names import SETTING, logger, variable
 from prefect_docker_attest.patches import build_settings, current_setting, unseen_setting
 from prefect_docker_attest.refusal import build_error
 
@@ -44,14 +46,15 @@ def decide(prefect_builder: str, *, wants_buildx: bool = False) -> Decision:
         wants_buildx: whether the image has buildx-only options
 
     Raises:
-        BuildError: Prefect's error, if the setting's value is not a boolean
+        BuildError: Prefect's error, if the value of a setting is not a boolean
     """
     try:
         disable_attestations = current_setting.disable_attestations()
-    except ValueError as error:  # pydantic's
-        value, source = current_setting.source()
+    except ValidationError as error:
+        name = str(error.errors(include_input=False)[0]["loc"][-1])
+        value, source = current_setting.source(name)
         raise build_error()(
-            f"{SETTING}={value!r} ({source}) is not a boolean.\nTIP Set it to true or false."
+            f"{variable(name)}={value!r} ({source}) is not a boolean.\nTIP Set it to true or false."
         ) from error
     if not disable_attestations:
         unseen_setting.warn()

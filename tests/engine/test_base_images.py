@@ -64,7 +64,7 @@ def test_a_base_image_of_another_platform_is_named(
 
 
 @pytest.mark.usefixtures("engine")
-@pytest.mark.parametrize("platform", [ARM64, f"{ARM64}/v8", None], ids=str)
+@pytest.mark.parametrize("platform", [ARM64, f"{ARM64}/v8", "linux/AARCH64", "aarch64", None], ids=str)
 def test_a_base_image_of_this_platform_is_not_warned_of(only_arm64: str, tmp_path: Path, platform: str | None) -> None:
     name = only_arm64 if platform else BUSYBOX
     assert _build(tmp_path, f"FROM {name}\nCOPY . /x/\n", platform=platform) == []

@@ -49,6 +49,20 @@ def _image(registry: Registry, tag: str, **options: Any) -> tuple[DockerImage, i
     return image, stream
 
 
+@pytest.mark.usefixtures("context")
+@pytest.mark.parametrize(
+    "given", [{}, {"media_types": "oci"}, {"cache_from": "type=registry,ref=registry.example/{platform}"}], ids=str
+)
+def test_without_docker_the_build_says_so(given: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    image = DockerImage("app", "v1", "Dockerfile", build_backend="buildx")
+    with (
+        settings(disable_attestations=True, **given),
+        pytest.raises(BuildError, match="`docker` command was not found"),
+    ):
+        image.build()
+
+
 @pytest.mark.usefixtures("context", "switched_on")
 def test_the_image_is_loaded_streamed_and_pushed_as_one_manifest(engine: Engine, registry: Registry) -> None:
     image, stream = _image(registry, f"loaded-{engine.store}", build_args={"NAME": "whale"}, provenance=True)

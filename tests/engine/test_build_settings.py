@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
-from prefect.utilities.dockerutils import BuildError
+from prefect.utilities.dockerutils import BuildError, build_image
 
 from engines.published import Published
 from prefect_docker_attest.errors import OptionError
@@ -186,6 +186,13 @@ def test_a_cache_is_shared_by_machines(
         with settings(cache_from=None):
             WAYS[way](name, context)
     assert made_by_the_step(containerd_engine, name) != first
+
+
+def test_the_platform_of_a_cache_is_complete(name: str, context: Path, containerd_engine: Engine) -> None:
+    assert containerd_engine.host
+    with settings(cache_to="type=registry,ref={image}:{platform}", disable_attestations=True):
+        build_image(context, tag=name, platform="amd64")
+    assert Published(f"{name.rpartition(':')[0]}:linux-amd64").manifest()
 
 
 @every_way

@@ -197,6 +197,14 @@ def symbolic_links(empty: Path) -> Options:
 
 
 @case
+def a_dockerfile_that_is_a_link_to_another_folder(empty: Path) -> Options:
+    written({"common/app.Dockerfile": COPY_ALL, "x": ""})(empty)
+    (empty / "docker").mkdir()
+    (empty / "docker/Dockerfile").symlink_to("../common/app.Dockerfile")
+    return {"path": str(empty), "dockerfile": "docker/Dockerfile"}
+
+
+@case
 def a_context_that_is_a_link_and_its_parents_dockerfile(empty: Path) -> Options:
     written({"a/context/x": "", "Dockerfile": "FROM the.wrong/Dockerfile", "b/Dockerfile": COPY_ALL})(empty)
     (empty / "link").symlink_to("a/context")
@@ -345,6 +353,7 @@ CONFIGURED = {"httpProxy": "http://u:p@x:1", "httpsProxy": "y", "noProxy": "a,b"
 PROXIES: dict[str, Options] = {
     "configured": {},
     "left out": {"use_config_proxy": False},
+    "left out for a relative DOCKER_CONFIG": {"use_config_proxy": False},
     "left out by None": {"use_config_proxy": None, "buildargs": {"NO_PROXY": "given"}},
     "given": {"buildargs": {"HTTP_PROXY": "given", "http_proxy": "given", "https_proxy": None, "HTTPS_PROXY": None}},
 }
@@ -358,7 +367,8 @@ def test_proxies_of_the_dockers_configuration(name: str, tmp_path: Path, monkeyp
     (configuration / "cli-plugins").symlink_to(Path(os.environ["DOCKER_CONFIG"]) / "cli-plugins")
     proxies = {"default": {"httpProxy": "other"}, os.environ["DOCKER_HOST"]: CONFIGURED}
     (configuration / "config.json").write_text(json.dumps({"proxies": proxies}))
-    monkeypatch.setenv("DOCKER_CONFIG", str(configuration))
+    relative = os.path.relpath(configuration) if "relative" in name else configuration
+    monkeypatch.setenv("DOCKER_CONFIG", str(relative))
 
     assert differences(*both(folder("proxies", **PROXIES[name]), tmp_path)) == {}
 

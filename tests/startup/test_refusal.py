@@ -106,16 +106,17 @@ def test_a_python_on_whales_that_cannot_be_patched_refuses_builds(from_wheel: En
     assert [line.partition(" ")[0] for line in output[1::2]] == ["TIP", "TIP"]
 
 
+@pytest.mark.parametrize("variable", [SETTING, "PREFECT_DOCKER_PUSH_FROM_BUILDER"])
 def test_an_invalid_boolean_is_reported_if_the_setting_is_not_registered(
-    from_wheel: Environment, without_us: Environment
+    from_wheel: Environment, without_us: Environment, variable: str
 ) -> None:
     # Prefect is imported first, so it does not know the setting.
     program = f"import prefect.utilities.dockerutils, prefect_docker_attest\n{PROGRAM.format(way=BUILD_IMAGE)}"
     mocked = "import docker; docker.APIClient._retrieve_server_version = lambda _: '1.44'\n"
-    variables = {"PYTHONPATH": str(from_wheel.package.parent), SETTING: "maybe", "DOCKER_HOST": "unix:///nowhere"}
+    variables = {"PYTHONPATH": str(from_wheel.package.parent), variable: "maybe", "DOCKER_HOST": "unix:///nowhere"}
     output = without_us.output("-c", f"{mocked}{program}", variables=variables)
     assert (
-        output == f"BuildError: {SETTING}='maybe' (environment) is not a boolean.\nTIP Set it to true or false.\n" * 2
+        output == f"BuildError: {variable}='maybe' (environment) is not a boolean.\nTIP Set it to true or false.\n" * 2
     )
 
 

@@ -69,6 +69,11 @@ def test_credentials_on_the_command_line_are_named() -> None:
     assert prepare({"TOKEN": "x"}, {"TOKEN": "y"}).visible_credentials == ("TOKEN",)
 
 
+def test_a_password_in_the_address_of_a_proxy_is_named() -> None:
+    given = {"HTTP_PROXY": "http://user:password@proxy:1", "https_proxy": "http://proxy:1"}
+    assert prepare(given, {}).visible_credentials == ("HTTP_PROXY",)
+
+
 NAMES = st.one_of(
     st.sampled_from(RESERVED).map(lambda name: name.lower()) | st.sampled_from([*RESERVED, *PARENT]),
     st.text(min_size=1).filter(lambda name: "=" not in name and "\0" not in name),
