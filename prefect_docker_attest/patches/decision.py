@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from typing import TYPE_CHECKING, NamedTuple
-
-from pydantic import ValidationError
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prefect_docker_attest.names import SETTING, logger, variable
 from prefect_docker_attest.patches import build_settings, current_setting, unseen_setting
@@ -50,8 +48,9 @@ def decide(prefect_builder: str, *, wants_buildx: bool = False) -> Decision:
     """
     try:
         disable_attestations = current_setting.disable_attestations()
-    except ValidationError as error:
-        name = str(error.errors(include_input=False)[0]["loc"][-1])
+    except ValueError as error:
+        validation: Any = error  # pydantic's ValidationError. This module is loaded before pydantic.
+        name = str(validation.errors(include_input=False)[0]["loc"][-1])
         value, source = current_setting.source(name)
         raise build_error()(
             f"{variable(name)}={value!r} ({source}) is not a boolean.\nTIP Set it to true or false."
