@@ -1,4 +1,4 @@
-"""Names that the whole package uses: those of the settings, and the logger."""
+"""Names that the whole package uses: those of the settings, and the logger. It also reads the word of a switch."""
 
 from __future__ import annotations
 
@@ -14,3 +14,18 @@ logger = logging.getLogger("prefect_docker_attest")
 def variable(setting: str) -> str:
     """Return the environment variable of a setting, for example ``PREFECT_DOCKER_PLATFORM`` for ``platform``."""
     return f"PREFECT_DOCKER_{setting.upper()}"
+
+
+def is_on(text: str) -> bool:
+    """Whether the text of a setting means on. Blanks around it and one pair of quotes do not count.
+
+    Empty, ``0``, ``false``, ``f``, ``no``, ``n`` and ``off`` are off, as pydantic reads them. Any other value counts as
+    on: a refused build can be retried, a bad image cannot be unshipped.
+    """
+    return bare(text).lower() not in ("", "0", "false", "f", "no", "n", "off")
+
+
+def bare(text: str) -> str:
+    """Return the text of a setting without the blanks and the pair of quotes that shells and ``--env-file`` leave."""
+    text = text.strip()
+    return text[1:-1].strip() if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" else text
