@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prefect_docker_attest.names import SETTING, variable
 
@@ -56,4 +56,5 @@ class BuildSettings:
 
     def without(self, names: Iterable[str]) -> BuildSettings:
         """Return the settings without the defaults for options that an image sets itself."""
-        return replace(self, **{name: False if name == "push_from_builder" else "" for name in names})
+        unset: dict[str, Any] = {name: False if name == "push_from_builder" else "" for name in names}
+        return replace(self, **unset)

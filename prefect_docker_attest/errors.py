@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from prefect.utilities.dockerutils import BuildError
+
+if TYPE_CHECKING:
+    from prefect_docker_attest.failures import Failure
 
 NEVER_SHOWN = frozenset(("buildargs", "build_args", "secrets"))
 """Options whose values are never part of a message, because they can be secrets."""
@@ -45,15 +50,23 @@ class BuildFailed(BuildError):
     """A build failed, or its result is not the requested image.
 
     Args:
-        message: text of the error
-        output: the attribute `output`
+        failure: why it failed. It is rendered as the text of the exception
 
     Attributes:
-        output: last lines of the failed step's output, as BuildKit repeats them after the failure; ``""`` if no step
-            failed. They are not part of the message, because Prefect retries a build if its message contains certain
-            words
+        failure: the argument `failure`
     """
 
-    def __init__(self, message: str, output: str = "") -> None:
-        super().__init__(message)
-        self.output = output
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure)
+        self.failure = failure
+
+    @property
+    def output(self) -> str:
+        """The last lines of the failed step's output, as BuildKit repeats them; ``""`` if no step failed.
+
+        They are not part of the text, because Prefect retries a build if that text contains certain words.
+        """
+        return self.failure.output
+
+    def __str__(self) -> str:
+        return str(self.failure)

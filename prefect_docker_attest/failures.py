@@ -22,12 +22,14 @@ class Failure:
         notes: sentences of this package: what failed, with the value that was seen
         tip: what to do next; ``""`` if there is no certain advice
         output: last lines of the failed step's output, as BuildKit repeats them. They are not part of the text
+        concerns: names of the settings that can be the cause, as in `build_settings.DEFAULTS`
     """
 
     buildkit: str = ""
     notes: tuple[str, ...] = ()
     tip: str = ""
     output: str = ""
+    concerns: tuple[str, ...] = ()
 
     def with_note(self, *sentences: str, tip: str = "") -> Failure:
         """Return the failure with more sentences, and with this tip if it has none yet."""

@@ -22,7 +22,7 @@ _SYSTEMS = frozenset(
 _ARCHITECTURES = frozenset(
     "386 amd64 arm arm64 loong64 mips mips64 mips64le mipsle ppc64 ppc64le riscv riscv64 s390x sparc64 wasm".split()
 )
-# containerd's and buildx's other words, as architecture and variant. Docker's own names of repositories are no platforms.
+# containerd's other words, as architecture and variant.
 _ALIASES = {
     "x86_64": ("amd64", ""),
     "x86-64": ("amd64", ""),

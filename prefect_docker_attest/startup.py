@@ -16,7 +16,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from prefect_docker_attest.import_hook import Finder
-from prefect_docker_attest.names import SETTING
+from prefect_docker_attest.names import SETTING, is_on
 from prefect_docker_attest.refusal import refusal
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ _known: dict[str, ModuleType] = {}
 
 def autoload() -> bool:
     """Whether the environment allows the patches of builds (see `AUTOLOAD`)."""
-    return os.environ.get(AUTOLOAD, "").strip().lower() not in ("0", "false", "no", "off")
+    return is_on(os.environ.get(AUTOLOAD) or "1")
 
 
 def enabled() -> bool:
@@ -81,9 +81,9 @@ def enable(value: bool) -> None:
 
 
 def _register_setting(root: ModuleType) -> None:
-    from prefect_docker_attest.patches import settings
+    from prefect_docker_attest.patches import registration
 
-    settings.register(root)
+    registration.register(root)
 
 
 def _patch_docker_py(module: ModuleType) -> None:
@@ -166,13 +166,11 @@ def _fail_if_enabled(function: Callable[..., Any], reason: Exception) -> Callabl
 def _active_settings() -> list[str]:
     """Return the variables of the settings that require buildx; empty if there are none."""
     try:
-        from prefect_docker_attest.patches import build_settings, current_setting
+        from prefect_docker_attest.patches import settings_reader
 
-        disabled = current_setting.disable_attestations()
-        return [*([SETTING] if disabled else []), *build_settings.read().variables()]
+        return settings_reader.read_settings().variables()
     except Exception:  # some modules of this package were removed
-        off = os.environ.get(SETTING, "").strip().lower() in ("", "0", "false", "f", "no", "n", "off")
-        return [] if off else [SETTING]
+        return [SETTING] if is_on(os.environ.get(SETTING, "")) else []
 
 
 def _runs_docker_client() -> bool:

@@ -12,16 +12,14 @@ import contextlib
 import re
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from prefect_docker_attest.images.platforms import normal
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from docker import APIClient
-
+    from prefect_docker_attest.buildx.target import Target
     from prefect_docker_attest.options.table import BuildxOptions
+    from prefect_docker_attest.platforms import Platform
 
 _BUILDKIT_WARNING = re.compile(r"#\d+ WARN: InvalidBaseImagePlatform: (?P<text>.*)")
 _BASE = re.compile(r"#\d+ \[[^]]*\] FROM (?P<name>\S+)@(?P<digest>sha256:[0-9a-f]{64})\s*$")
@@ -29,7 +27,7 @@ _PINNED = re.compile(r"^\s*FROM\s+--platform=", re.IGNORECASE | re.MULTILINE)
 _PATIENCE = 0.05
 """Seconds that a finished build waits for the engine's answer. `inspect --verify-layers` finds the same problem."""
 
-_known: dict[str, list[str]] = {}
+_known: dict[str, Sequence[Platform]] = {}
 """The platforms of base images by digest. Each image is looked up once in a process."""
 
 
@@ -37,25 +35,25 @@ class BaseImages:
     """Looks up the base images of one build while the build runs.
 
     Args:
-        api: a client of the engine
+        target: the engine of the build
         options: options of the build
     """
 
-    def __init__(self, api: APIClient, options: BuildxOptions) -> None:
-        self._api = api
-        self._platform = options.platforms[0] if len(options.platforms) == 1 else ""
+    def __init__(self, target: Target, options: BuildxOptions) -> None:
+        self._target = target
+        self._platform = options.platforms[0] if len(options.platforms) == 1 else None
         self._warnings: list[str] = []
         self._lookups: dict[str, tuple[str, threading.Thread]] = {}
-        self._looks_up = bool(self._platform) and not _pins_a_platform(options)
+        self._looks_up = bool(self._platform and self._platform.is_complete) and not _pins_a_platform(options)
 
-    def read(self, line: str) -> None:
+    def read_line(self, line: str) -> None:
         """Read a line of the build's output."""
         if not line.startswith("#"):
             return
-        if found := _BUILDKIT_WARNING.match(line):
-            self._warnings.append(found["text"].strip())
-        elif self._looks_up and (found := _BASE.match(line)) and found["digest"] not in self._lookups:
-            name, digest = found["name"], found["digest"]
+        if warning := _BUILDKIT_WARNING.match(line):
+            self._warnings.append(warning["text"].strip())
+        elif self._looks_up and (base := _BASE.match(line)) and base["digest"] not in self._lookups:
+            name, digest = base["name"], base["digest"]
             lookup = threading.Thread(target=self._look_up, args=(name, digest), daemon=True)
             lookup.start()
             self._lookups[digest] = (name, lookup)
@@ -65,27 +63,22 @@ class BaseImages:
         if self._warnings:
             yield from dict.fromkeys(self._warnings)
             return
-        wanted = _processor(self._platform)
         for digest, (name, lookup) in self._lookups.items():
             lookup.join(_PATIENCE)
-            platforms = _known.get(digest, [])
-            if platforms and wanted not in map(_processor, platforms):
+            platforms = _known.get(digest, ())
+            if platforms and self._platform and self._platform.processor not in [one.processor for one in platforms]:
+                names = ", ".join(map(str, platforms))
                 yield (
-                    f"The base image {name} has no variant for {self._platform}, only for {', '.join(platforms)}. This "
-                    f"image names the platform {self._platform}, but contains programs for {', '.join(platforms)}. Use "
-                    f"a base image for {self._platform}. If this is intended, write FROM --platform=... ."
+                    f"The base image {name} has no variant for {self._platform}, only for {names}. This image names "
+                    f"the platform {self._platform}, but contains programs for {names}. Use a base image for "
+                    f"{self._platform}. If this is intended, write FROM --platform=... ."
                 )
 
     def _look_up(self, name: str, digest: str) -> None:
         # The look-up can fail although the build works, for example if only the builder has credentials.
         with contextlib.suppress(Exception):
             if digest not in _known:
-                answer: dict[str, Any] = self._api.inspect_distribution(f"{name}@{digest}")  # type: ignore[no-untyped-call]
-                _known[digest] = [
-                    "/".join(filter(None, (platform["os"], platform["architecture"], platform.get("variant"))))
-                    for platform in answer["Platforms"]
-                    if platform["os"] != "unknown"  # an attestation
-                ]
+                _known[digest] = self._target.base_platforms(f"{name}@{digest}")
 
 
 def _pins_a_platform(options: BuildxOptions) -> bool:
@@ -95,10 +88,3 @@ def _pins_a_platform(options: BuildxOptions) -> bool:
         return bool(_PINNED.search(file.read_text(encoding="utf-8", errors="replace")))
     except OSError:
         return True
-
-
-def _processor(platform: str) -> str:
-    """Return a platform without its variant: variants of a processor usually run each other's programs."""
-    with contextlib.suppress(ValueError):  # a name that only the engine knows
-        platform = normal(platform)
-    return "/".join(platform.split("/")[:2])

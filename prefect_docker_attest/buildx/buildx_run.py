@@ -1,4 +1,4 @@
-"""Runs ``docker buildx build``: starts it, streams its output, and returns its metadata."""
+"""Runs one ``docker buildx build``: starts it, streams its output, and returns how it ended."""
 
 from __future__ import annotations
 
@@ -6,73 +6,53 @@ import contextlib
 import json
 import os
 from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
-from prefect_docker_attest.buildx import cache, causes, docker_cli, failure, result
+from prefect_docker_attest.buildx.builder import Builder
+from prefect_docker_attest.buildx.cache import CacheExports, ignored_caches
+from prefect_docker_attest.buildx.explanations import cannot_start
 from prefect_docker_attest.buildx.guard import Guard
 from prefect_docker_attest.buildx.process import Command
 from prefect_docker_attest.buildx.progress import ProgressTracker
 from prefect_docker_attest.errors import BuildFailed
-from prefect_docker_attest.names import SETTING, logger
+from prefect_docker_attest.names import logger
 from prefect_docker_attest.options import build_args
 from prefect_docker_attest.options.table import arguments
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from prefect_docker_attest.options.request import BuildRequest
     from prefect_docker_attest.options.table import BuildxOptions
 
-_OFF = ("0", "f", "false")  # the values that buildx reads as false (Go's strconv.ParseBool)
 _KEPT_LINES, _KEPT_CHARACTERS = 200, 2000  # the end of the output that is kept for the message of a failure
 
 
-def without_attestations(options: BuildxOptions) -> BuildxOptions:
-    """Return the same options without attestations. A warning names the attestations that the image requests."""
-    requested = {"provenance": options.provenance, "sbom": options.sbom, "attest": ",".join(options.attest)}
-    overruled = [f"{name}={value}" for name, value in requested.items() if value and value.lower() not in _OFF]
-    if overruled:
-        logger.warning(
-            "%s overrides %s of this image: it is built without attestations.", SETTING, " and ".join(overruled)
-        )
-    return replace(options, provenance="false", sbom="false", attest=())
-
-
 @contextlib.contextmanager
-def start(
-    options: BuildxOptions,
-    *,
-    disable_attestations: bool,
-    docker: Sequence[str] = docker_cli.DOCKER,
-    stdin: IO[bytes] | None = None,
-    idle_timeout: float | None = None,
-    config_proxies: bool = True,
-) -> Iterator[Build]:
+def running_build(request: BuildRequest, docker: Sequence[str]) -> Iterator[BuildxRun]:
     """Start ``docker buildx build``. Leaving the context stops it.
 
     Args:
-        options: options of the build
-        disable_attestations: whether the image must not have attestations
+        request: the build, with complete options
         docker: the docker CLI, with the flags that select its engine
-        stdin: file with the build context or the Dockerfile, if one of them is ``-``
-        idle_timeout: seconds without progress after which the build is stopped; `None` for no limit
-        config_proxies: whether the proxies in the docker CLI's configuration become build arguments
 
     Raises:
         BuildFailed: docker cannot be started
     """
-    with contextlib.ExitStack() as cleanup:
+    options = request.options
+    with request.stdin or contextlib.nullcontext(), contextlib.ExitStack() as cleanup:
         guard = cleanup.enter_context(Guard())
         folder = guard.folder
-        environment = _environment(disable_attestations=disable_attestations)
-        if stdin:
+        environment = _environment(options)
+        if request.stdin:
             # Older versions of buildx do not delete the temporary copy of standard input (docker/buildx#3117). It is
             # deleted with this folder.
             environment |= {"TMPDIR": str(folder), "TMP": str(folder)}
-        if not config_proxies:
+        if not request.config_proxies:
             _remove_config_proxies(environment, folder)
-        for warning in cache.inactive(options, environment):
+        for warning in ignored_caches(options, environment):
             logger.warning("%s", warning)
         prepared = build_args.prepare(options.build_args, environment)
         if prepared.visible_credentials:
@@ -86,86 +66,75 @@ def start(
         command = Command(
             [*docker, "buildx", "build", *arguments(options, prepared.flags, str(metadata_file))],
             environment={**environment, **prepared.environment},
-            stdin=stdin,
-            idle_timeout=idle_timeout,
+            stdin=request.stdin,
+            idle_timeout=request.idle_timeout,
             made_progress=ProgressTracker(),
             guard=guard,
         )
         try:
             cleanup.enter_context(command)
         except OSError as error:
-            raise BuildFailed(failure.cannot_start(error)) from error
-        yield Build(command, options, metadata_file, disable_attestations, docker, idle_timeout)
+            raise BuildFailed(cannot_start(error)) from error
+        yield BuildxRun(command, options, metadata_file)
 
 
-@dataclass
-class Build:
-    """A build that `start` has started."""
+@dataclass(frozen=True)
+class Outcome:
+    """How a build ended.
 
-    _command: Command
-    _options: BuildxOptions
-    _metadata_file: Path
-    _disable_attestations: bool
-    _docker: Sequence[str]
-    _idle_timeout: float | None
-    _tail: deque[str] = field(default_factory=lambda: deque(maxlen=_KEPT_LINES))
-    _cache_exports: cache.CacheExports = field(default_factory=cache.CacheExports)
-    _builder: docker_cli.Builder | None = None
+    Attributes:
+        returncode: exit code of docker; negative for a signal
+        timed_out: whether it was stopped because it printed nothing new for too long
+        lines: the last lines of its output, without their line ends
+        builder: the builder that the output names; `None` if it names none, as a build that fails immediately
+        metadata_file: path of the file to which buildx has written its metadata
+        cache_errors: errors of caches that could not be written
+    """
+
+    returncode: int
+    timed_out: bool
+    lines: Sequence[str]
+    builder: Builder | None
+    metadata_file: Path
+    cache_errors: Sequence[str]
+
+
+class BuildxRun:
+    """A build that `running_build` has started."""
+
+    def __init__(self, command: Command, options: BuildxOptions, metadata_file: Path) -> None:
+        self._command = command
+        self._mask = build_args.Mask(options.build_args)
+        self._metadata_file = metadata_file
+        self._tail: deque[str] = deque(maxlen=_KEPT_LINES)
+        self._cache_exports = CacheExports()
+        self._builder: Builder | None = None
 
     def lines(self) -> Iterator[str]:
         """Yield the lines of the output when they are printed. Values of build arguments are replaced with names."""
         starts = True
-        for line in map(build_args.Mask(self._options.build_args), self._command.lines()):
+        for line in map(self._mask, self._command.lines()):
             # A long line comes in pieces. Only the first piece is kept: another piece could start with "ERROR: ".
             if starts:
                 self._tail.append(line[:_KEPT_CHARACTERS])
-                self._cache_exports.read(line)
-                self._builder = self._builder or causes.builder_of(line)
+                self._cache_exports.read_line(line)
+                self._builder = self._builder or Builder.of_progress(line)
             starts = line.endswith("\n")
             yield line
 
-    def finish(self) -> result.Metadata:
-        """Return buildx's metadata about the image. Call it after `lines` has ended.
-
-        Raises:
-            BuildFailed: the build failed, made no progress for too long, or wrote no metadata; or the image has
-                attestations that are disabled, or other media types than requested
-        """
+    def wait(self) -> Outcome:
+        """Return how the build ended. Call it after `lines` has ended."""
         returncode = self._command.wait()
-        if self._command.timed_out:
-            limit = f"{self._idle_timeout:g}"
-            raise BuildFailed(
-                f"The build was stopped: it printed nothing new for {limit} seconds (timeout={limit}).\n"
-                "TIP Increase timeout, or omit it."
-            )
         lines = [line.rstrip("\r\n") for line in self._tail]
-        if returncode != 0:
-            dockerfile = self._options.file or "Dockerfile"
-            text = failure.explain(returncode, lines, dockerfile, self._docker)
-            # The output of a build that fails immediately does not name the builder.
-            builder = self._builder or docker_cli.builder(self._docker, self._options.builder)
-            raise BuildFailed(causes.naming_builder(text, builder), failure.failed_output(lines))
-        metadata = self._metadata()
-        if self._disable_attestations and not self._options.multi_platform:
-            result.check_manifest(metadata)
-        result.check_media_types(metadata, self._options.media_types)
-        for warning in self._cache_exports.warnings():
-            logger.warning("%s", warning)
-        return metadata
-
-    def _metadata(self) -> result.Metadata:
-        try:
-            metadata: result.Metadata = json.loads(self._metadata_file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise BuildFailed(failure.no_metadata(error)) from error
-        return metadata
+        errors = self._cache_exports.errors
+        return Outcome(returncode, self._command.timed_out, lines, self._builder, self._metadata_file, errors)
 
 
-def _environment(*, disable_attestations: bool) -> dict[str, str]:
+def _environment(options: BuildxOptions) -> dict[str, str]:
     environment = {**os.environ, "DOCKER_CLI_HINTS": "false"}
     # Both variables save time. buildx does not copy the provenance into the metadata, and does not run git.
     environment.setdefault("BUILDX_METADATA_PROVENANCE", "disabled")
-    if disable_attestations:
+    if options.attestations_disabled:
         environment["BUILDX_NO_DEFAULT_ATTESTATIONS"] = "1"
         if not environment.get("BUILDX_GIT_LABELS"):
             environment.setdefault("BUILDX_GIT_INFO", "false")

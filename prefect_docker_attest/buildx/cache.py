@@ -1,4 +1,4 @@
-"""Warns if a build cache was not written, or if buildx ignores it. The image is built without the cache."""
+"""Finds build caches that were not written, or that buildx ignores. The image is built without such a cache. Pure."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ _ERROR = re.compile(r"#(?P<step>\d+) ERROR: (?P<text>.*)")
 
 
 class CacheExports:
-    """Finds caches that could not be written in the output of one build."""
+    """Collects the errors of caches that could not be written, from the output of one build."""
 
     def __init__(self) -> None:
         self._steps: set[str] = set()
         self._errors: list[str] = []
 
-    def read(self, line: str) -> None:
+    def read_line(self, line: str) -> None:
         """Read a line of the build's output."""
-        if found := _EXPORTING.match(line):
-            self._steps.add(found["step"])
-        elif self._steps and (found := _ERROR.match(line)) and found["step"] in self._steps:
-            self._errors.append(found["text"].strip())
+        if export := _EXPORTING.match(line):
+            self._steps.add(export["step"])
+        elif self._steps and (error := _ERROR.match(line)) and error["step"] in self._steps:
+            self._errors.append(error["text"].strip())
 
-    def warnings(self) -> Iterator[str]:
-        """Yield warnings for the user. Call it after the build has succeeded."""
-        for error in dict.fromkeys(self._errors):
-            yield f"The image was built, but its build cache was not written: {error}"
+    @property
+    def errors(self) -> list[str]:
+        """The errors, each once."""
+        return list(dict.fromkeys(self._errors))
 
 
-def inactive(options: BuildxOptions, environment: Mapping[str, str]) -> Iterator[str]:
+def ignored_caches(options: BuildxOptions, environment: Mapping[str, str]) -> Iterator[str]:
     """Yield a warning if buildx ignores a cache of GitHub Actions, because it does not know the cache's address.
 
     Args:

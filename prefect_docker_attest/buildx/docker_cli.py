@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from docker import DockerClient
 
 from prefect_docker_attest import subprocesses
+from prefect_docker_attest.buildx.builder import Builder
+from prefect_docker_attest.failures import Failure
 
 if TYPE_CHECKING:
     import subprocess
@@ -53,8 +55,8 @@ def run_docker(
 
 def parse_version(output: str) -> tuple[int, ...] | None:
     """Return the version in the output of ``docker buildx version``, such as ``(0, 29, 1)``; `None` without one."""
-    found = re.search(r"\bv?(\d+)\.(\d+)\.(\d+)", output)
-    return tuple(map(int, found.groups())) if found else None
+    version = re.search(r"\bv?(\d+)\.(\d+)\.(\d+)", output)
+    return tuple(map(int, version.groups())) if version else None
 
 
 def format_version(version: Sequence[int]) -> str:
@@ -62,81 +64,48 @@ def format_version(version: Sequence[int]) -> str:
     return ".".join(map(str, version))
 
 
-def plugin_error(docker: Sequence[str], lines: Sequence[str]) -> str | None:
-    """Return the error message for an unusable buildx plugin; `None` if the plugin is usable.
+def plugin_failure(docker: Sequence[str], unknown_flags: Sequence[str]) -> Failure | None:
+    """Return the failure of an unusable buildx plugin; `None` if the plugin is usable.
 
     It takes 60 ms, so call it only after a failed build.
 
     Args:
         docker: the docker CLI, with the flags that select its engine
-        lines: output of the failed build
+        unknown_flags: flags that the build's error calls unknown
     """
     answer = run_docker(("buildx", "version"), docker=docker)
     version = parse_version(answer.stdout) if answer.returncode == 0 else None
-    if version is None:
-        reason = (answer.stderr or answer.stdout).strip().splitlines()
-        if not reason:
-            return None
-        return f"The docker CLI has no usable buildx plugin: {reason[0]}\nTIP {INSTALL_BUILDX}"
-    return too_old(version, lines)
+    if version:
+        return too_old(version, unknown_flags)
+    reason = (answer.stderr or answer.stdout).strip().splitlines()
+    if not reason:
+        return None
+    return Failure(notes=(f"The docker CLI has no usable buildx plugin: {reason[0]}",), tip=INSTALL_BUILDX)
 
 
-def too_old(version: tuple[int, ...], lines: Sequence[str]) -> str | None:
-    """Return the error message if buildx is too old for this package or for an option of the build; else `None`. Pure.
+def too_old(version: tuple[int, ...], unknown_flags: Sequence[str]) -> Failure | None:
+    """Return the failure if buildx is too old for this package or for an option of the build; else `None`. Pure.
 
     Args:
         version: version of buildx
-        lines: output of the failed build
+        unknown_flags: flags that the build's error calls unknown
     """
     from prefect_docker_attest.options import table  # imports Prefect, so the doctor and `inspect` must not import it
 
-    unknown_flags = [found[1] for line in lines if (found := re.search(r"unknown flag: (--[\w-]+)", line))]
     option, since = next(filter(None, map(table.first_version, unknown_flags)), ("", MINIMUM_BUILDX))
     needed = max(since, MINIMUM_BUILDX)
     if version >= needed:
         return None
     user = f"The option {option}" if option else "prefect-docker-attest"
-    return (
-        f"The buildx plugin is too old: {format_version(version)}. {user} needs {format_version(needed)} or newer.\n"
-        f"TIP {INSTALL_BUILDX}"
-    )
+    note = f"The buildx plugin is too old: {format_version(version)}. {user} needs {format_version(needed)} or newer."
+    return Failure(notes=(note,), tip=INSTALL_BUILDX)
 
 
-class Builder(NamedTuple):
-    """A builder of buildx.
-
-    Attributes:
-        name: name of the builder; ``""`` if docker does not show it
-        driver: driver of the builder, such as ``remote``; ``docker`` for the engine's own builder
-        nodes: number of its nodes; 0 if docker does not show them
-    """
-
-    name: str
-    driver: str
-    nodes: int = 0
-
-    @property
-    def is_engine(self) -> bool:
-        """Whether this is the engine's own builder."""
-        return self.driver == "docker"
-
-    def __str__(self) -> str:
-        return f"builder {self.name}, driver {self.driver}" if self.name else "unknown builder"
-
-
-def builder(docker: Sequence[str], name: str | None = None) -> Builder:
-    """Return a builder.
+def find_builder(docker: Sequence[str], name: str | None = None) -> Builder | None:
+    """Return a builder; `None` if docker does not describe it.
 
     Args:
         docker: the docker CLI, with the flags that select its engine
         name: name of the builder; `None` for the current one
     """
-    answer = run_docker(("buildx", "inspect", *([name] if name else [])), docker=docker).stdout
-    general, _, nodes = answer.partition("\nNodes:")
-    found = dict(re.findall(r"^(Name|Driver): +(\S.*)$", general, re.MULTILINE))
-    return Builder(found.get("Name", ""), found.get("Driver", ""), len(re.findall("^Name:", nodes, re.MULTILINE)))
-
-
-def engine_platform() -> str:
-    """Return the platform of the current engine, such as ``linux/amd64``; ``""`` if docker does not answer."""
-    return run_docker(("version", "--format={{.Server.Os}}/{{.Server.Arch}}")).stdout.strip()
+    return Builder.parse(run_docker(("buildx", "inspect", *([name] if name else [])), docker=docker).stdout)

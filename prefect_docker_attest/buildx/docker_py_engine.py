@@ -1,39 +1,98 @@
-"""Reads facts from an engine's ``info`` and ``version``, and its address. Pure."""
+"""The engine of a docker-py client. This is the only module that uses docker-py's private attributes."""
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from docker import errors as docker_errors
+
+from prefect_docker_attest.buildx import docker_cli
+from prefect_docker_attest.buildx.target import is_containerd_store, podman_version
+from prefect_docker_attest.platforms import Platform
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from docker import APIClient
+    from docker.auth import AuthConfig
 
 
-def uses_containerd_store(info: Mapping[str, Any]) -> bool:
-    """Whether an engine uses the containerd image store.
-
-    Args:
-        info: response of the engine to ``GET /info``
-    """
-    status = info.get("DriverStatus")
-    return isinstance(status, list) and ["driver-type", "io.containerd.snapshotter.v1"] in status
-
-
-def is_podman(version: Mapping[str, Any]) -> bool:
-    """Whether an engine is Podman, which supports docker-py but has no BuildKit.
+class DockerPyEngine:
+    """The engine of a docker-py client: a `Target`.
 
     Args:
-        version: response of the engine to ``GET /version``
+        api: docker-py's low-level client
+
+    Attributes:
+        api: the argument `api`
     """
-    components = version.get("Components")
-    return isinstance(components, list) and any(
-        isinstance(component, dict) and "Podman" in str(component.get("Name")) for component in components
-    )
+
+    def __init__(self, api: APIClient) -> None:
+        self.api: Any = api
+        self.docker = docker_cli.docker_command()
+
+    @property
+    def address(self) -> str:
+        """The engine's address, such as ``unix:///var/run/docker.sock``."""
+        return engine_address(self.api)
+
+    @property
+    def name(self) -> str:
+        return f"the Docker Engine at {self.address}"
+
+    @cached_property
+    def _version(self) -> dict[str, Any]:
+        version: dict[str, Any] = self.api.version()
+        return version
+
+    @property
+    def platform(self) -> Platform | None:
+        return Platform.of_document(self._version.get("Os"), self._version.get("Arch"))
+
+    @cached_property
+    def uses_containerd_store(self) -> bool | None:
+        return is_containerd_store(self.api.info())
+
+    @property
+    def podman(self) -> str:
+        return podman_version(self._version)
+
+    def image_id(self, name: str) -> str | None:
+        try:
+            # docker-py's own `inspect_image` is patched.
+            answer = self.api._result(self.api._get(self.api._url("/images/{0}/json", name)), json=True)  # noqa: SLF001
+        except docker_errors.NotFound:
+            return None
+        return str(answer["Id"])
+
+    def lists_attestations(self, image: str) -> bool:
+        url = self.api._url("/images/{0}/json", image)  # noqa: SLF001
+        answer = self.api._get(url, params={"manifests": 1}).json()  # noqa: SLF001 API 1.48, Docker 28
+        return any(entry["Kind"] == "attestation" for entry in answer.get("Manifests") or ())
+
+    def base_platforms(self, name: str) -> Sequence[Platform]:
+        named = (
+            Platform.of_document(entry["os"], entry["architecture"], entry.get("variant"))
+            for entry in self.api.inspect_distribution(name)["Platforms"]
+            if entry["os"] != "unknown"  # an attestation
+        )
+        return [platform for platform in named if platform]
+
+    def proxies(self) -> Mapping[str, str]:
+        configured: dict[str, str] = self.api._proxy_configs.get_environment()  # noqa: SLF001
+        return configured
 
 
-def address(api: APIClient) -> str:
+def engine_address(api: Any) -> str:
     """Return the address of a docker-py client's engine, such as ``unix:///var/run/docker.sock``."""
     # docker-py's own address of a socket is http+docker://localhost.
     socket = getattr(getattr(api, "_custom_adapter", None), "socket_path", None)
     return f"unix://{socket}" if socket else str(api.base_url)
+
+
+def client_credentials(api: Any) -> AuthConfig | None:
+    """Return the credentials that a docker-py client knows; `None` if it has none."""
+    known: AuthConfig = api._auth_configs  # noqa: SLF001
+    # docker-py reads an empty configuration again: the user can have logged in since.
+    return None if known.is_empty else known

@@ -8,22 +8,23 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from docker import utils
 
-from prefect_docker_attest.buildx import docker_cli, result
-from prefect_docker_attest.buildx.engine import address
-from prefect_docker_attest.images import manifest
+from prefect_docker_attest.buildx import docker_cli
+from prefect_docker_attest.buildx.docker_py_engine import DockerPyEngine
+from prefect_docker_attest.buildx.docker_py_engine import engine_address as address
 from prefect_docker_attest.images.documents import ImageError
 from prefect_docker_attest.images.reference import Reference
 from prefect_docker_attest.names import logger, variable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from docker import APIClient
 
+    from prefect_docker_attest.buildx.metadata import Metadata
     from prefect_docker_attest.options.table import BuildxOptions
 
 VARIABLE = variable("push_from_builder")
@@ -56,16 +57,13 @@ class PushedImage:
 _pushed: dict[tuple[str, str, str, str | None], PushedImage] = {}
 
 
-def reason_to_load(options: BuildxOptions, docker: Sequence[str], *, returns_image: bool) -> str:
+def reason_to_load(options: BuildxOptions, docker: Sequence[str]) -> str:
     """Return why an image must be loaded into the engine; ``""`` if its builder can push it.
 
     Args:
         options: options of the build
         docker: the docker CLI, with the flags that select its engine
-        returns_image: whether docker-py's ``client.images.build`` returns the image
     """
-    if returns_image:
-        return "client.images.build returns an image of the engine"
     if not options.tags:
         return "it is built without a tag"
     host, slash, _ = options.tags[0].partition("/")
@@ -76,10 +74,10 @@ def reason_to_load(options: BuildxOptions, docker: Sequence[str], *, returns_ima
     except ImageError as error:
         return str(error)
     try:
-        builder = docker_cli.builder(docker, options.builder)
+        builder = docker_cli.find_builder(docker, options.builder)
     except OSError:  # the build fails with a better error
         return "docker cannot be started"
-    if not builder.driver:
+    if builder is None:
         return "`docker buildx inspect` does not show the builder's driver"
     if builder.is_engine:
         return "the builder is the engine's own"
@@ -94,7 +92,7 @@ def remembers_images() -> bool:
     return bool(_pushed)
 
 
-def remember(api: APIClient, tag: str, metadata: Mapping[str, Any], replaced: str | None) -> PushedImage:
+def remember(api: APIClient, tag: str, metadata: Metadata, replaced: str | None) -> PushedImage:
     """Remember an image that its builder has pushed, until it is built again.
 
     Args:
@@ -105,8 +103,8 @@ def remember(api: APIClient, tag: str, metadata: Mapping[str, Any], replaced: st
     """
     image = PushedImage(
         Reference.parse(tag),
-        str(metadata["containerimage.digest"]),
-        tuple(manifest.image_ids(metadata)),
+        metadata.digest,
+        tuple(metadata.image_ids),
         address(api),
         replaced,
     )
@@ -196,8 +194,8 @@ def _key(engine: str, name: Reference) -> tuple[str, str, str, str | None]:
 
 
 def _is_newest(api: APIClient, image: PushedImage) -> bool:
-    found = result.inspect_by_docker_py(api, f"{image.name.name}:{image.name.tag}")
-    if found in (None, image.replaced, *image.ids):
+    present = DockerPyEngine(api).image_id(f"{image.name.name}:{image.name.tag}")
+    if present in (None, image.replaced, *image.ids):
         return True
     logger.debug("The engine has a newer image than %s, so the engine pushes", image)
     return False

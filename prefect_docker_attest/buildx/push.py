@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from prefect_docker_attest.buildx.docker_py_engine import client_credentials
 from prefect_docker_attest.images import tagging
 from prefect_docker_attest.images.documents import ImageError
 from prefect_docker_attest.images.registry_auth import find_credentials, read_credentials
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from docker import APIClient
-    from docker.auth import AuthConfig
 
     from prefect_docker_attest.buildx.from_builder import PushedImage
 
@@ -64,9 +64,7 @@ def push(
 def _put_tag(api: APIClient, image: PushedImage, auth_config: Mapping[str, Any] | None) -> list[Event]:
     name = image.name
     if auth_config is None:
-        known: AuthConfig = api._auth_configs  # type: ignore[attr-defined]  # noqa: SLF001
-        # docker-py reads an empty configuration again: the user can have logged in since.
-        credentials = find_credentials(name.registry, None if known.is_empty else known)
+        credentials = find_credentials(name.registry, client_credentials(api))
     else:
         credentials = read_credentials(auth_config)
     size = tagging.put_tag(name, image.digest, credentials)

@@ -9,22 +9,21 @@ from __future__ import annotations
 import csv
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from docker import utils
 
 from prefect_docker_attest.errors import OptionError
 from prefect_docker_attest.names import variable
 from prefect_docker_attest.options import values
-from prefect_docker_attest.options.defaults import NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from prefect_docker_attest.options.defaults import Defaults
+    from prefect_docker_attest.build_settings import BuildSettings
     from prefect_docker_attest.options.table import BuildxOptions
+    from prefect_docker_attest.platforms import Platform
 
-_PLATFORM = re.compile(r"[a-z0-9]+(/[\w.-]+){1,2}")
 _CACHES = {
     "cache_from": ("registry", "local", "gha", "s3", "azblob"),
     "cache_to": ("registry", "inline", "local", "gha", "s3", "azblob"),
@@ -34,80 +33,76 @@ _ENTRY = re.compile(r'(?:[^\s"]|"[^"]*")+')
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _CREDENTIAL = re.compile(r"secret|token|passw|credential|signature|account_?key|^sig$", re.IGNORECASE)
 
+_USE_CONTAINERD = "Use the containerd image store (https://docs.docker.com/engine/storage/containerd/)."
 _OMIT_CREDENTIAL = (
     "Omit it. buildx uses the credentials of `docker login` for registries, and variables such as "
     "AWS_SECRET_ACCESS_KEY and ACTIONS_RUNTIME_TOKEN for other caches."
 )
 
 
-def apply(defaults: Defaults, options: BuildxOptions, image: str, engine_platform: Callable[[], str]) -> BuildxOptions:
-    """Return the options of an image with these defaults.
+def apply_defaults(
+    settings: BuildSettings, options: BuildxOptions, image: str, engine_platform: Callable[[], Platform | None]
+) -> BuildxOptions:
+    """Return the options of an image with the settings as defaults.
 
     Args:
-        defaults: the settings, without those for options that the image sets itself (see `named`)
+        settings: the settings, without those for options that the image sets itself
         options: options of the image
         image: name of the image, ``registry/repository:tag`` or ``""``, used if `options` has no tag
-        engine_platform: returns the engine's platform, ``os/architecture``, or ``""`` if it is not known; it is called
-            only if a cache entry needs it
+        engine_platform: returns the engine's platform, or `None` if it is not known; it is called only if a value
+            needs it
 
     Raises:
         OptionError: the value of a setting is wrong
     """
-    if defaults.platform:
-        options = replace(options, platforms=(_platform(defaults.platform),))
-    if defaults.media_types:
-        options = replace(options, media_types=values.media_types(variable("media_types"), defaults.media_types))
-    if defaults.cache_from or defaults.cache_to:
-        text = f"{defaults.cache_from} {defaults.cache_to}"
+    if settings.platform:
+        options = replace(options, platforms=(_platform(settings.platform),))
+    if settings.media_types:
+        options = replace(options, media_types=values.media_types(variable("media_types"), settings.media_types))
+    if settings.cache_from or settings.cache_to:
         platforms = options.platforms
-        if "{platform}" in text and not platforms:
-            platforms = (engine_platform(),)
-        found = placeholders(options.tags[0] if options.tags else image, platforms)
+        if "{platform}" in f"{settings.cache_from} {settings.cache_to}" and not platforms:
+            native = engine_platform()
+            platforms = (native,) if native else ()
+        texts = placeholders(options.tags[0] if options.tags else image, platforms)
         options = replace(
             options,
-            cache_from=options.cache_from + caches("cache_from", defaults.cache_from, found),
-            cache_to=options.cache_to + tuple(map(_ignoring_errors, caches("cache_to", defaults.cache_to, found))),
+            cache_from=options.cache_from + caches("cache_from", settings.cache_from, texts),
+            cache_to=options.cache_to + tuple(map(_ignoring_errors, caches("cache_to", settings.cache_to, texts))),
         )
     return options
 
 
-def named(options: BuildxOptions, given: Mapping[str, Any]) -> list[str]:
-    """Return those of `NAMES` for which the image sets the option itself.
-
-    Args:
-        options: options of the image
-        given: the options of the call by name, as docker-py or python-on-whales names them
-    """
-    by_other_names = {"platform": options.platforms, "media_types": options.media_types}
-    return [name for name in NAMES if given.get(name) is not None or by_other_names.get(name)]
-
-
-def _platform(value: str) -> str:
-    if not _PLATFORM.fullmatch(value):
-        raise OptionError(variable("platform"), "must be exactly one platform, such as linux/amd64", value)
-    return value
+def _platform(value: str) -> Platform:
+    name = variable("platform")
+    if "," in value or value.split()[1:]:
+        raise OptionError(name, "must be exactly one platform, such as linux/amd64", value)
+    platform = values.platform(name, value)
+    if not platform.is_complete:
+        raise OptionError(name, "must be exactly one platform, such as linux/amd64", value)
+    return platform
 
 
-def placeholders(image: str, platforms: Sequence[str]) -> dict[str, str]:
+def placeholders(image: str, platforms: Sequence[Platform]) -> dict[str, str]:
     """Return the values of the placeholders in cache entries; ``""`` for a value that the build does not have.
 
     Args:
         image: ``registry/repository:tag``
-        platforms: platforms as ``os/architecture``
+        platforms: platforms of the image
     """
     repository, tag = utils.parse_repository_tag(image) if image else ("", "")
     # A tag cannot contain a slash.
-    platform = "-".join(platforms).replace("/", "-")
+    platform = "-".join(map(str, platforms)).replace("/", "-")
     return {"image": repository, "tag": "latest" if tag is None else tag, "platform": platform}
 
 
-def caches(setting: str, value: str, found: Mapping[str, str]) -> tuple[str, ...]:
+def caches(setting: str, value: str, texts: Mapping[str, str]) -> tuple[str, ...]:
     """Check the cache entries of a setting, and replace their placeholders.
 
     Args:
         setting: ``cache_from`` or ``cache_to``
         value: value of the setting
-        found: values of the placeholders (see `placeholders`)
+        texts: values of the placeholders (see `placeholders`)
 
     Raises:
         OptionError: an entry is wrong, or contains a credential
@@ -136,13 +131,13 @@ def caches(setting: str, value: str, found: Mapping[str, str]) -> tuple[str, ...
         if fields["type"] not in _CACHES[setting]:
             raise OptionError(name, f"has an unknown type; it must be one of {', '.join(_CACHES[setting])}", entry)
         for placeholder in _PLACEHOLDER.findall(entry):
-            if placeholder not in found:
-                known = ", ".join(map("{{{}}}".format, found))
+            if placeholder not in texts:
+                known = ", ".join(map("{{{}}}".format, texts))
                 raise OptionError(name, f"has the unknown placeholder {{{placeholder}}}; known are {known}", entry)
-            if not found[placeholder]:
+            if not texts[placeholder]:
                 missing = "platform" if placeholder == "platform" else "name"
                 raise OptionError(name, f"uses {{{placeholder}}}, but the build has no {missing}", entry)
-        entries.append(_PLACEHOLDER.sub(lambda match: found[match[1]], entry))
+        entries.append(_PLACEHOLDER.sub(lambda match: texts[match[1]], entry))
     return tuple(entries)
 
 
@@ -168,9 +163,11 @@ def oci_refused(option: str) -> OptionError:
     Args:
         option: name of the option or setting that requires them
     """
-    return OptionError(
-        option,
-        "is not supported: the image store of this Docker Engine pushes only Docker's media types",
-        "oci",
-        tip="Use the containerd image store (https://docs.docker.com/engine/storage/containerd/).",
-    )
+    reason = "is not supported: the image store of this Docker Engine pushes only Docker's media types"
+    return OptionError(option, reason, "oci", tip=_USE_CONTAINERD)
+
+
+def annotations_refused() -> OptionError:
+    """Return the error for annotations in an engine without the containerd image store."""
+    reason = "is not supported: the image store of this Docker Engine does not store annotations"
+    return OptionError("annotations", reason, tip=_USE_CONTAINERD)

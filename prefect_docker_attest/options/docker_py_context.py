@@ -49,7 +49,7 @@ class BuildContext:
         return self.place.startswith(_REMOTE)
 
 
-def read(*, path: object, fileobj: Any, dockerfile: object, custom_context: object) -> BuildContext:
+def build_context(*, path: object, fileobj: Any, dockerfile: object, custom_context: object) -> BuildContext:
     """Check these options of docker-py's ``build``, and read the files that docker-py would read.
 
     Args:

@@ -7,13 +7,13 @@ checks that docker-py makes before a build are made here too, with the same mess
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import IO, Any
+from typing import Any
 
 from docker import utils
 
 from prefect_docker_attest.errors import OptionError
 from prefect_docker_attest.options import docker_py_context, table, values
+from prefect_docker_attest.options.request import BuildRequest, own_defaults
 from prefect_docker_attest.options.table import BuildxOptions
 
 SPECIAL = {
@@ -57,27 +57,6 @@ BUILDX_ONLY = frozenset(row.name for row in table.ROWS if row.docker_py is None)
 _ROWS = {row.docker_py or row.name: row for row in table.ROWS}
 
 
-@dataclass(frozen=True)
-class DockerPyBuild:
-    """The checked options of a docker-py build.
-
-    Attributes:
-        options: options for buildx
-        stdin: build context or Dockerfile for buildx's standard input; `None` if there is none
-        decode: whether events are dicts instead of lines of JSON
-        idle_timeout: seconds without output after which the build is stopped; `None` for no limit
-        config_proxies: whether the proxies in the docker CLI's configuration become build arguments
-        warnings: sentences to log as warnings
-    """
-
-    options: BuildxOptions
-    stdin: IO[bytes] | None
-    decode: bool
-    idle_timeout: float | None
-    config_proxies: bool
-    warnings: tuple[str, ...]
-
-
 def wants_buildx(docker_py_options: Mapping[str, Any]) -> bool:
     """Whether these options need buildx, because docker-py's own build does not support them."""
     sources = docker_py_options.get("cache_from")
@@ -91,7 +70,7 @@ def wants_buildx(docker_py_options: Mapping[str, Any]) -> bool:
     )
 
 
-def read(docker_py_options: Mapping[str, Any]) -> DockerPyBuild:
+def docker_py_request(docker_py_options: Mapping[str, Any]) -> BuildRequest:
     """Check every option of a docker-py build, and translate it into buildx options.
 
     Args:
@@ -108,7 +87,7 @@ def read(docker_py_options: Mapping[str, Any]) -> DockerPyBuild:
     converted = {row.name: row.convert(name, given[name]) for name, row in _ROWS.items() if name in given}
     platforms = (*values.platforms("platform", given.get("platform")), *converted.get("platforms", ()))
     idle_timeout = _idle_timeout(given.get("timeout"))
-    context = docker_py_context.read(
+    context = docker_py_context.build_context(
         path=given.get("path"),
         fileobj=given.get("fileobj"),
         dockerfile=given.get("dockerfile"),
@@ -118,13 +97,16 @@ def read(docker_py_options: Mapping[str, Any]) -> DockerPyBuild:
         # The classic builder keeps the folder .git of a repository.
         converted["build_args"] = {"BUILDKIT_CONTEXT_KEEP_GIT_DIR": "1", **converted.get("build_args", {})}
     of_several_options = {"context": context.place, "file": context.file, "platforms": tuple(dict.fromkeys(platforms))}
-    return DockerPyBuild(
-        BuildxOptions(**{**converted, **of_several_options}),
+    options = BuildxOptions(**{**converted, **of_several_options})
+    names = map(str.lower, given.get("buildargs") or ())
+    return BuildRequest(
+        options,
+        own_defaults(options, docker_py_options),
         context.stdin,
-        decode=bool(given.get("decode")),
-        idle_timeout=idle_timeout,
+        idle_timeout,
         # docker-py reads None as False for this option.
         config_proxies=bool(docker_py_options.get("use_config_proxy", True)),
+        replaced_proxies=frozenset(name for name in names if name.endswith("_proxy")),
         warnings=_warnings(converted.get("cache_from", ())),
     )
 

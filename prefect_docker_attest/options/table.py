@@ -7,10 +7,14 @@ engine, and its line in ``docs/options.md``, which ``tests/support/options_page.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any, TypeVar
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from prefect_docker_attest.options import values
+from prefect_docker_attest.platforms import Platform
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 T = TypeVar("T")
 
@@ -26,7 +30,7 @@ def _row(flag: str, default: T, convert: Callable[[str, Any], T], meaning: str, 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildxOptions:
-    """The options of one ``docker buildx build``. Every field except the first two is a row of the table.
+    """The options of one ``docker buildx build``. Every field except the first three is a row of the table.
 
     The fourth argument of each row describes the field. An option that is not set has the row's default value: `None`,
     `False` or an empty collection.
@@ -34,17 +38,19 @@ class BuildxOptions:
     Attributes:
         context: build context: an absolute path, a URL, or ``-`` for standard input
         pushed_to: repository to which the builder pushes the image without a tag; ``""`` if it does not
+        attestations_disabled: whether the image must not have attestations, whatever it requests
     """
 
     context: str
     pushed_to: str = ""
+    attestations_disabled: bool = False
     file: str | None = _row(
         "--file", None, values.absolute_path, "The Dockerfile.", docker_py="dockerfile", python_on_whales="file"
     )
     tags: tuple[str, ...] = _row(
         "--tag", (), values.strings, "The names of the image.", docker_py="tag", python_on_whales="tags"
     )
-    platforms: tuple[str, ...] = _row(
+    platforms: tuple[Platform, ...] = _row(
         "--platform",
         (),
         values.platforms,
@@ -198,6 +204,16 @@ class BuildxOptions:
         """Whether the image has several platforms, so that it is always an index."""
         return len(self.platforms) > 1
 
+    @property
+    def requested_attestations(self) -> list[str]:
+        """The options that request attestations, such as ``provenance=mode=max``."""
+        requested = {"provenance": self.provenance, "sbom": self.sbom, "attest": ",".join(self.attest)}
+        return [f"{name}={value}" for name, value in requested.items() if value and parse_bool(value) is not False]
+
+    def without_attestations(self) -> Self:
+        """Return the options of an image that must not have attestations."""
+        return replace(self, attestations_disabled=True, provenance="false", sbom="false", attest=())
+
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
@@ -241,12 +257,12 @@ def arguments(options: BuildxOptions, build_args: Sequence[str], metadata_file: 
     """
     # With ``--tag``, buildx would push the tags too.
     tags = () if options.pushed_to else options.tags
-    found = {**vars(options), "tags": tags, "build_args": build_args}
+    values_by_row = {**vars(options), "tags": tags, "build_args": build_args}
     return [
         *(() if options.quiet else ("--progress=plain",)),
         _output(options),
         f"--metadata-file={metadata_file}",
-        *(argument for row in ROWS if row.flag not in _OUTPUT for argument in _arguments(row.flag, found[row.name])),
+        *(argument for row in ROWS if row.flag not in _OUTPUT for argument in _arguments(row.flag, values_by_row[row.name])),
         "--",
         options.context,
     ]
@@ -275,6 +291,13 @@ def _arguments(flag: str, value: Any) -> list[str]:
         return [f"{flag}={value}"]
     entries = [f"{name}={entry}" for name, entry in value.items()] if isinstance(value, Mapping) else value
     return [f"{flag}={entry}" for entry in entries]
+
+
+def parse_bool(text: str) -> bool | None:
+    """Read a boolean as buildx reads its flags and variables (Go's ``strconv.ParseBool``); `None` for another text."""
+    if text in ("1", "t", "T", "TRUE", "true", "True"):
+        return True
+    return False if text in ("0", "f", "F", "FALSE", "false", "False") else None
 
 
 def first_version(flag: str) -> tuple[str, Version] | None:

@@ -15,6 +15,7 @@ from typing import Any
 from docker import utils
 
 from prefect_docker_attest.errors import OptionError
+from prefect_docker_attest.platforms import NotAPlatformError, Platform
 
 SECRET_KEYS = frozenset(("type", "id", "src", "source", "env"))
 """The keys that a reference to a secret can have. None of their values is the secret itself."""
@@ -141,10 +142,21 @@ def network(option: str, value: object) -> str | None:
     return found
 
 
-def platforms(option: str, value: object) -> tuple[str, ...]:
+def platforms(option: str, value: object) -> tuple[Platform, ...]:
     """Platforms, without duplicates. One string can contain several, separated by commas."""
-    named = [platform.strip() for entry in strings(option, value) for platform in entry.split(",")]
-    return tuple(dict.fromkeys(platform for platform in named if platform))
+    names = [name.strip() for entry in strings(option, value) for name in entry.split(",")]
+    return tuple(dict.fromkeys(platform(option, name) for name in names if name))
+
+
+def platform(option: str, value: str) -> Platform:
+    """One platform, such as ``linux/amd64``, or a part of it. BuildKit would build for any word."""
+    try:
+        return Platform.of_user(value)
+    except NotAPlatformError as error:
+        nearest = f"Write {error.nearest!r}. " if error.nearest else ""
+        raise OptionError(
+            option, "is not a platform", value, tip=f"{nearest}A platform is OS/ARCHITECTURE, such as linux/amd64."
+        ) from None
 
 
 def key_values(option: str, value: object) -> tuple[str, ...]:

@@ -5,12 +5,11 @@ Prefect's ``build_backend="buildx"`` calls that function.
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from prefect_docker_attest.errors import OptionError
 from prefect_docker_attest.options import table, values
+from prefect_docker_attest.options.request import BuildRequest, own_defaults
 from prefect_docker_attest.options.table import BuildxOptions
 
 if TYPE_CHECKING:
@@ -35,35 +34,20 @@ IGNORED = {
 _ROWS = {row.python_on_whales: row for row in table.ROWS if row.python_on_whales}
 
 
-@dataclass(frozen=True)
-class PythonOnWhalesBuild:
-    """The checked options of a call of python-on-whales' ``buildx.build``.
-
-    Attributes:
-        options: options for buildx
-        metadata_file: path to write buildx's metadata to; `None` if the caller does not want it
-        shows_progress: whether to show the output of the build
-    """
-
-    options: BuildxOptions
-    metadata_file: str | None
-    shows_progress: bool
-
-
-def read(python_on_whales_options: Mapping[str, Any]) -> PythonOnWhalesBuild:
+def whales_request(whales_options: Mapping[str, Any]) -> BuildRequest:
     """Check every option of a python-on-whales build, and translate it into buildx options.
 
     Args:
-        python_on_whales_options: parameters of python-on-whales' ``buildx.build`` by name, including ``context_path``
+        whales_options: parameters of python-on-whales' ``buildx.build`` by name, including ``context_path``
 
     Raises:
         TypeError: python-on-whales does not have the option
         OptionError: a value is wrong, or Prefect cannot use the requested output
     """
-    unknown = sorted(python_on_whales_options.keys() - _ROWS.keys() - SPECIAL.keys() - IGNORED.keys())
+    unknown = sorted(whales_options.keys() - _ROWS.keys() - SPECIAL.keys() - IGNORED.keys())
     if unknown:
         raise TypeError(f"build() got an unexpected keyword argument {unknown[0]!r}")
-    given = {name: value for name, value in python_on_whales_options.items() if value is not None}
+    given = {name: value for name, value in whales_options.items() if value is not None}
     converted = {row.name: row.convert(name, given[name]) for name, row in _ROWS.items() if name in given}
     output = dict(given.get("output") or {})
     media_types = _media_types(output.pop("oci-mediatypes", None))
@@ -71,14 +55,10 @@ def read(python_on_whales_options: Mapping[str, Any]) -> PythonOnWhalesBuild:
         **{**converted, "push": _pushes(output, push=converted.get("push", False))},
         media_types=media_types,
         context=values.absolute_path("context_path", given["context_path"]),
-        no_cache=not values.switch("cache", python_on_whales_options.get("cache", True)),
+        no_cache=not values.switch("cache", whales_options.get("cache", True)),
     )
-    metadata_file = given.get("metadata_file")
-    return PythonOnWhalesBuild(
-        options,
-        None if metadata_file is None else os.fspath(metadata_file),
-        shows_progress=given.get("progress") is not False,
-    )
+    # An image itself says whether its builder pushes it.
+    return BuildRequest(options, (*own_defaults(options, whales_options), "push_from_builder"))
 
 
 def _media_types(oci: object) -> str | None:

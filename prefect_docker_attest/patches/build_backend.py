@@ -51,16 +51,14 @@ def _wrap_build(original: Callable[..., Any]) -> Callable[..., Any]:
         if not decided.use_buildx:
             return original(self, *args, **kwargs)
         try:
-            from prefect_docker_attest.buildx import build_backend
+            from prefect_docker_attest.buildx import whales_build
         except ImportError as error:  # the package was uninstalled while this process runs
-            raise refusal(error, decided.settings()) from error
+            raise refusal(error, decided.settings.variables()) from error
         # Prefect passes all options by name. Another package's wrapper can pass some by position.
         options = inspect.signature(original).bind(self, *args, **kwargs).arguments if args else kwargs
         options.pop("self", None)
         with decision.prefect_errors():
-            image_id = build_backend.build(
-                options, stream, disable_attestations=decided.disable_attestations, defaults=decided.defaults
-            )
+            image_id = whales_build.build(options, decided.settings, stream)
         return None if image_id is None else SimpleNamespace(id=image_id)
 
     return build

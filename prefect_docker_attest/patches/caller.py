@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 _PREFECT = ("prefect.", "prefect_docker.")
+_STEP = ("prefect_docker.deployments.steps", "build_docker_image")
 
 
 def prefect_frame() -> FrameType | None:
@@ -46,3 +47,16 @@ def returns_image() -> bool:
             return True
         frame = frame.f_back
     return False
+
+
+def image_of_step() -> str:
+    """Return the name that prefect-docker's step will give the image that is built now; ``""`` outside the step.
+
+    The step builds without a name. The tag in the result is empty if the step has not chosen it yet.
+    """
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 as above
+    while frame is not None:
+        if (frame.f_globals.get("__name__"), frame.f_code.co_name) == _STEP:
+            return f"{frame.f_locals['image_name']}:{frame.f_locals['tag'] or ''}"
+        frame = frame.f_back
+    return ""

@@ -7,13 +7,13 @@ import logging
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prefect_docker_attest.names import SETTING, logger, variable
-from prefect_docker_attest.patches import build_settings, current_setting, unseen_setting
+from prefect_docker_attest.patches import late_settings, settings_reader
 from prefect_docker_attest.refusal import build_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from prefect_docker_attest.options.defaults import Defaults
+    from prefect_docker_attest.build_settings import BuildSettings
 
 
 class Decision(NamedTuple):
@@ -21,19 +21,13 @@ class Decision(NamedTuple):
 
     Attributes:
         use_buildx: whether this package builds the image with ``docker buildx build``
-        disable_attestations: value of the setting: whether the image must not have attestations
-        defaults: the other settings, which are defaults of options that the image does not set
-        by_defaults: whether these other settings are the only reason for using buildx
+        settings: the settings of this build
+        by_defaults: whether settings other than `SETTING` are the only reason for using buildx
     """
 
     use_buildx: bool
-    disable_attestations: bool
-    defaults: Defaults
+    settings: BuildSettings
     by_defaults: bool
-
-    def settings(self) -> list[str]:
-        """Return the variables of the settings that require buildx; empty if none does."""
-        return [*([SETTING] if self.disable_attestations else []), *self.defaults.variables()]
 
 
 def decide(prefect_builder: str, *, wants_buildx: bool = False) -> Decision:
@@ -47,29 +41,32 @@ def decide(prefect_builder: str, *, wants_buildx: bool = False) -> Decision:
         BuildError: Prefect's error, if the value of a setting is not a boolean
     """
     try:
-        disable_attestations = current_setting.disable_attestations()
+        settings = settings_reader.read_settings()
     except ValueError as error:
         validation: Any = error  # pydantic's ValidationError. This module is loaded before pydantic.
         name = str(validation.errors(include_input=False)[0]["loc"][-1])
-        value, source = current_setting.source(name)
+        value, source = settings_reader.source_of(name)
         raise build_error()(
             f"{variable(name)}={value!r} ({source}) is not a boolean.\nTIP Set it to true or false."
         ) from error
-    if not disable_attestations:
-        unseen_setting.warn()
-    defaults = build_settings.read()
-    set_defaults = defaults.variables()
-    required = disable_attestations or wants_buildx
-    by_defaults = bool(set_defaults) and not required
-    decision = Decision(required or by_defaults, disable_attestations, defaults, by_defaults)
+    if not settings.disable_attestations:
+        late_settings.warn()
+    required = settings.disable_attestations or wants_buildx
+    by_defaults = bool(settings.defaults) and not required
+    decision = Decision(bool(required or by_defaults), settings, by_defaults)
     if logger.isEnabledFor(logging.DEBUG):
-        builder = "docker buildx" if decision.use_buildx else prefect_builder
-        options = ", and this image has buildx-only options" if wants_buildx else ""
-        if set_defaults:
-            options = f", and {', '.join(set_defaults)} is set{options}"
-        value = str(disable_attestations).lower()
-        logger.debug("Building with %s: %s=%s (%s)%s", builder, SETTING, value, _source(disable_attestations), options)
+        _log(decision, prefect_builder, wants_buildx=wants_buildx)
     return decision
+
+
+def _log(decision: Decision, prefect_builder: str, *, wants_buildx: bool) -> None:
+    settings = decision.settings
+    builder = "docker buildx" if decision.use_buildx else prefect_builder
+    reasons = f", and {', '.join(map(variable, settings.defaults))} is set" if settings.defaults else ""
+    reasons += ", and this image has buildx-only options" if wants_buildx else ""
+    value = str(bool(settings.disable_attestations)).lower()
+    source = settings.find_source("disable_attestations")
+    logger.debug("Building with %s: %s=%s (%s)%s", builder, SETTING, value, source, reasons)
 
 
 @contextlib.contextmanager
@@ -84,14 +81,3 @@ def prefect_errors() -> Iterator[None]:
         if isinstance(error, present):
             raise
         raise present(str(error)) from error
-
-
-def _source(value: bool) -> str:
-    try:
-        from prefect_docker_attest.patches.settings import DockerSettings
-
-        if DockerSettings().disable_attestations == value:
-            return current_setting.source()[1]
-    except Exception as error:  # an error in a log line must not stop the build
-        return type(error).__name__
-    return "temporary_settings, or a source that has changed"

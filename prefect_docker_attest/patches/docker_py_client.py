@@ -12,8 +12,8 @@ import contextlib
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from prefect_docker_attest.patches import build_settings, decision, docker_py_images
-from prefect_docker_attest.patches.caller import is_build, prefect_function, returns_image
+from prefect_docker_attest.patches import attestation_warning, decision, docker_py_images
+from prefect_docker_attest.patches.caller import image_of_step, is_build, prefect_function, returns_image
 from prefect_docker_attest.patches.replacing import is_ours, replace
 from prefect_docker_attest.refusal import build_error, refusal
 
@@ -111,10 +111,10 @@ def _wrap_build(original: Callable[..., Any]) -> Callable[..., Any]:
 def _buildx_options(kwargs: Mapping[str, Any]) -> tuple[frozenset[str], bool]:
     """Return the names of buildx-only options, and whether the options of this call need buildx."""
     try:
-        from prefect_docker_attest.options import docker_py as options
+        from prefect_docker_attest.options.docker_py_options import BUILDX_ONLY, wants_buildx
     except ImportError:  # the package was uninstalled while this process runs
         return frozenset(), False
-    return options.BUILDX_ONLY, options.wants_buildx(kwargs)
+    return BUILDX_ONLY, wants_buildx(kwargs)
 
 
 def _by_name(
@@ -140,19 +140,16 @@ def _build_with_buildx(
     api: Any, options: Mapping[str, Any], builds: _Builds | None, decided: decision.Decision
 ) -> Generator[Any, None, None]:
     try:
-        from prefect_docker_attest.buildx import docker_py
+        from prefect_docker_attest.buildx import docker_py_build
+        from prefect_docker_attest.buildx.docker_py_engine import DockerPyEngine
     except ImportError as error:  # the package was uninstalled while this process runs
-        raise refusal(error, decided.settings()) from error
+        raise refusal(error, decided.settings.variables()) from error
+    engine = DockerPyEngine(api)
     if decided.by_defaults:
-        build_settings.warn_of_attestations(api, decided.defaults)
+        attestation_warning.warn_of_attestations(engine, decided.settings)
     with decision.prefect_errors():
-        events = docker_py.build(
-            api,
-            options,
-            disable_attestations=decided.disable_attestations,
-            defaults=decided.defaults,
-            image=build_settings.image_of_step(),
-            returns_image=returns_image(),
+        events = docker_py_build.build(
+            engine, options, decided.settings, later_name=image_of_step(), returns_image=returns_image()
         )
     builds = {} if builds is None else builds
     output = builds[events] = _read(events, builds)

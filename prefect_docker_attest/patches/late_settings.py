@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import os
 
-from prefect_docker_attest.names import SETTING, logger
+from prefect_docker_attest.names import SETTING, is_on, logger
 
 
 def warn() -> None:
@@ -17,19 +17,19 @@ def warn() -> None:
     try:
         from prefect import context
 
-        from prefect_docker_attest.patches import settings
+        from prefect_docker_attest.patches import registration
     except ImportError:  # an unsupported version of Prefect, whose settings are not read
         return
     # Another context was entered on purpose, for example with temporary_settings.
     if context.SettingsContext.get() is not getattr(context, "GLOBAL_SETTINGS_CONTEXT", None):
         return
     variable = os.environ.get(SETTING, "")
-    if variable != settings.variable_at_import and variable.strip().lower() in ("1", "true", "t", "yes", "y", "on"):
+    if variable != registration.variable_at_import and is_on(variable):
         _warn_once(
             f"{SETTING}={variable} was set after Prefect was imported, and Prefect does not see it. This image is "
             "built without the setting. Set the variable before `import prefect`."
         )
-    elif settings.switched_on:
+    elif registration.switched_on:
         _warn_once(
             f"{SETTING} is on in temporary_settings of another thread, and off in this one. This image is built "
             "without the setting. Start the thread with `contextvars.copy_context().run`."

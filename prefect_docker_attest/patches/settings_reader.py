@@ -1,4 +1,4 @@
-"""Reads the current value of the setting, and its source. It also works with unsupported versions of Prefect."""
+"""Reads the settings of a build, and their sources. It also works with unsupported versions of Prefect."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import functools
 import os
 from typing import Any
 
-from prefect_docker_attest.names import SETTING, logger, variable
+from prefect_docker_attest.build_settings import DEFAULTS, BuildSettings
+from prefect_docker_attest.names import SETTING, bare, is_on, logger, variable
 
 # Names of Prefect's sources of settings, by the name of their class (prefect/settings/sources.py, since 3.1).
 _SOURCES = {
@@ -16,36 +17,59 @@ _SOURCES = {
     "PyprojectTomlConfigSettingsSource": "pyproject.toml",
     "ProfileSettingsTomlLoader": "profile",
 }
+DEFAULT = "default"
+"""The source of a setting that no source has a value for."""
 
 
-def disable_attestations() -> bool:
-    """Whether all images are built without attestations.
+def read_settings() -> BuildSettings:
+    """Return the settings as they are now.
 
-    If the setting is not registered with Prefect (see the package's docstring), it is read directly from Prefect's
-    sources.
+    If they are not registered with Prefect (see the package's docstring), they are read from Prefect's sources. With an
+    unsupported version of Prefect, they are read from the environment.
 
     Raises:
-        pydantic.ValidationError: the value is not a boolean
+        pydantic.ValidationError: a switch is not true or false (only if the settings are not registered)
     """
     try:
         from prefect.settings import get_current_settings
 
-        from prefect_docker_attest.patches.settings import DockerSettings
+        from prefect_docker_attest.patches.registration import DockerSettings
     except Exception as error:
         _warn(f"{type(error).__name__}: {error}")
-        # Any other value counts as on: a refused build can be retried, a bad image cannot be unshipped.
-        return os.environ.get(SETTING, "").strip().lower() not in ("", "0", "false", "f", "no", "n", "off")
-    registered = getattr(get_current_settings(), "docker", None)
-    value = getattr(registered, "disable_attestations", None)
-    return bool(DockerSettings().disable_attestations if value is None else value)
+        return _of_environment()
+    group: Any = getattr(get_current_settings(), "docker", None)
+    own: Any = None
+    if not all(hasattr(group, name) for name in ("disable_attestations", *DEFAULTS)):
+        own = DockerSettings()
+    defaults = {name: getattr(group if hasattr(group, name) else own, name) for name in DEFAULTS}
+    values: dict[str, Any] = {name: "" if value is None else value for name, value in defaults.items()}
+    decides = group if hasattr(group, "disable_attestations") else own
+    is_set = decides.disable_attestations or "disable_attestations" in decides.model_fields_set
+    return BuildSettings(
+        **values,
+        disable_attestations=decides.disable_attestations if is_set else None,
+        find_source=functools.partial(_source_of_value, decides.disable_attestations),
+    )
 
 
-def source(name: str = "disable_attestations") -> tuple[Any, str]:
+def _of_environment() -> BuildSettings:
+    texts: dict[str, Any] = {name: bare(os.environ.get(variable(name), "")) for name in ("disable_attestations", *DEFAULTS)}
+    switch = texts.pop("disable_attestations")
+    pushes = is_on(texts.pop("push_from_builder"))
+    return BuildSettings(
+        disable_attestations=is_on(switch) if switch else None,
+        push_from_builder=pushes,
+        find_source=lambda _setting: "environment",
+        **texts,
+    )
+
+
+def source_of(name: str) -> tuple[Any, str]:
     """Return a setting's value and its source, such as ``("true", "profile 'local'")``.
 
-    The value is the one that the source contains. Without a source, it is the default and ``"default"``. The sources
-    are Prefect's, in their order. `temporary_settings` is not a source, and changes of a source after Prefect has read
-    it are visible here.
+    The value is the one that the source contains. Without a source, it is the default and `DEFAULT`. The sources are
+    Prefect's, in their order. `temporary_settings` is not a source, and changes of a source after Prefect has read it
+    are visible here.
 
     Args:
         name: field of the group ``docker``
@@ -54,18 +78,30 @@ def source(name: str = "disable_attestations") -> tuple[Any, str]:
         Exception: a source has a form that Prefect does not expect
     """
     try:
-        from prefect_docker_attest.patches.settings import DockerSettings
-    except Exception:  # an unsupported version of Prefect: see `disable_attestations`
+        from prefect_docker_attest.patches.registration import DockerSettings
+    except Exception:  # an unsupported version of Prefect
         return os.environ.get(variable(name)), "environment"
     # Prefect does not use these four arguments: it creates its own sources.
     unused: Any = dict
-    for settings_source in DockerSettings.settings_customise_sources(DockerSettings, unused, unused, unused, unused):
-        found = settings_source()
-        if name in found:
-            kind = type(settings_source).__name__
+    for source in DockerSettings.settings_customise_sources(DockerSettings, unused, unused, unused, unused):
+        values = source()
+        if name in values:
+            kind = type(source).__name__
             profile = f" {_profile()}" if kind == "ProfileSettingsTomlLoader" else ""
-            return found[name], _SOURCES.get(kind, kind) + profile
-    return DockerSettings.model_fields[name].default, "default"
+            return values[name], _SOURCES.get(kind, kind) + profile
+    return DockerSettings.model_fields[name].default, DEFAULT
+
+
+def _source_of_value(disables: bool, name: str) -> str:
+    """Return the source of a setting, or what else it can be if the sources have another value now."""
+    try:
+        from prefect_docker_attest.patches.registration import DockerSettings
+
+        if name != "disable_attestations" or DockerSettings().disable_attestations == disables:
+            return source_of(name)[1]
+    except Exception as error:  # an error in a log line must not stop the build
+        return type(error).__name__
+    return "temporary_settings, or a source that has changed"
 
 
 def _profile() -> str:

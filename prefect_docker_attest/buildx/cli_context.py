@@ -1,0 +1,45 @@
+"""The engine of the docker CLI's current context."""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from prefect_docker_attest.buildx import docker_cli
+from prefect_docker_attest.buildx.target import is_containerd_store
+from prefect_docker_attest.platforms import Platform
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+class CliContext:
+    """The engine of the docker CLI's current context: a `Target`."""
+
+    docker = docker_cli.DOCKER
+    name = "the Docker Engine of the docker CLI's current context"
+    podman = ""
+
+    @cached_property
+    def platform(self) -> Platform | None:
+        answer = docker_cli.run_docker(("version", "--format={{.Server.Os}}/{{.Server.Arch}}"))
+        return Platform.of_text(answer.stdout) if answer.returncode == 0 else None
+
+    @cached_property
+    def uses_containerd_store(self) -> bool | None:
+        answer = docker_cli.run_docker(("info", "--format={{json .}}"))
+        return is_containerd_store(json.loads(answer.stdout)) if answer.returncode == 0 else None
+
+    def image_id(self, name: str) -> str | None:
+        answer = docker_cli.run_docker(("image", "inspect", "--format={{.Id}}", name))
+        return answer.stdout.strip() if answer.returncode == 0 else None
+
+    def lists_attestations(self, _image: str) -> bool:
+        return False
+
+    def base_platforms(self, _name: str) -> Sequence[Platform]:
+        return ()
+
+    def proxies(self) -> Mapping[str, Any]:
+        return {}

@@ -1,0 +1,223 @@
+"""One build, from what a caller asks for to the image: the story of this package.
+
+Both ways of Prefect to build come here: docker-py's (`docker_py_build`) and python-on-whales' (`whales_build`).
+`prepare` runs when the build is called, so that wrong options raise at the call. `run` yields the output.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeVar
+
+from docker import utils
+
+from prefect_docker_attest.buildx import checks, docker_cli, explanations, from_builder
+from prefect_docker_attest.buildx.base_images import BaseImages
+from prefect_docker_attest.buildx.buildx_run import running_build
+from prefect_docker_attest.buildx.evidence import Evidence
+from prefect_docker_attest.buildx.metadata import Metadata
+from prefect_docker_attest.errors import BuildFailed
+from prefect_docker_attest.failures import Failure
+from prefect_docker_attest.names import SETTING, logger
+from prefect_docker_attest.options import default_values
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from prefect_docker_attest.build_settings import BuildSettings
+    from prefect_docker_attest.buildx.buildx_run import Outcome
+    from prefect_docker_attest.buildx.target import Target
+    from prefect_docker_attest.options.request import BuildRequest
+    from prefect_docker_attest.options.table import BuildxOptions
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class PreparedBuild:
+    """A build that is ready to run.
+
+    Attributes:
+        request: the build, with complete options
+        settings: the settings that it uses
+        target: the engine
+    """
+
+    request: BuildRequest
+    settings: BuildSettings
+    target: Target
+
+
+@dataclass(frozen=True)
+class BuiltImage:
+    """The image that a build made.
+
+    Attributes:
+        id: id of the image in the engine; ``""`` if the builder pushed it instead
+        metadata: buildx's metadata about the image
+        replaced: id of the engine's image of that name before the build, if the builder pushed without a tag
+    """
+
+    id: str
+    metadata: Metadata
+    replaced: str | None
+
+
+def prepare(
+    request: BuildRequest, settings: BuildSettings, target: Target, *, later_name: str = "", loads: str = ""
+) -> PreparedBuild:
+    """Complete the options of a build with the settings and with facts about the engine.
+
+    Args:
+        request: what the caller asks for
+        settings: the settings of the build
+        target: the engine
+        later_name: name that the caller will give an untagged image
+        loads: why the image must be loaded into the engine; ``""`` if its builder may push it
+
+    Raises:
+        OptionError: the engine does not support an option, or the value of a setting is wrong
+        OSError: docker cannot be started
+    """
+    for warning in request.warnings:
+        logger.warning("%s", warning)
+    settings = settings.without(request.own)
+    options = _complete(request, target)
+    pushes = settings.push_from_builder and _builder_pushes(options, target, loads)
+    options = default_values.apply_defaults(settings, options, later_name, lambda: target.platform)
+    if settings.disable_attestations:
+        _warn_of_overruled(options)
+        options = options.without_attestations()
+    if pushes:
+        options = replace(options, pushed_to=utils.parse_repository_tag(options.tags[0])[0])
+    else:
+        _check_store(options, settings, target)
+    config_proxies = request.config_proxies and not request.replaced_proxies
+    return PreparedBuild(replace(request, options=options, config_proxies=config_proxies), settings, target)
+
+
+def run(build: PreparedBuild, show: Callable[[str], T]) -> Generator[T, None, BuiltImage]:
+    """Run a build, yield its output, and return its image.
+
+    Args:
+        build: the build
+        show: converts a line of the output into what is yielded
+
+    Raises:
+        BuildFailed: the build failed, or its result is not the requested image
+    """
+    options, target = build.request.options, build.target
+    base_images = BaseImages(target, options)
+    try:
+        replaced = target.image_id(options.tags[0]) if options.pushed_to else None
+        with running_build(build.request, target.docker) as process:
+            for line in process.lines():
+                base_images.read_line(line)
+                if not options.quiet:  # with quiet, buildx prints an id that can be wrong
+                    yield show(line)
+            outcome = process.wait()
+            metadata = _metadata(build, outcome)
+        checks.check_manifest(metadata, options)
+        image = _delivered(options, target, metadata)
+    except BuildFailed as error:
+        failure = explanations.naming_settings(error.failure, build.settings)
+        raise BuildFailed(explanations.naming_engine(failure, target)) from error
+    for text in outcome.cache_errors:
+        logger.warning("The image was built, but its build cache was not written: %s", text)
+    for warning in base_images.warnings():
+        logger.warning("%s", warning)
+        if not options.quiet:
+            yield show(f"WARNING: {warning}\n")
+    return BuiltImage(image, metadata, replaced)
+
+
+def _complete(request: BuildRequest, target: Target) -> BuildxOptions:
+    """Return the options with complete platforms, and with the proxies that docker-py would add."""
+    options = request.options
+    if any(not platform.is_complete and not platform.is_local for platform in options.platforms):
+        engine = target.platform
+        completed = [platform.completed(engine) if engine else platform for platform in options.platforms]
+        options = replace(options, platforms=tuple(dict.fromkeys(completed)))
+    if request.replaced_proxies and request.config_proxies:
+        # In docker-py a build argument replaces the configured proxy, even if its value is `None` or the case of its
+        # name is different. The docker CLI compares names with their case, so BuildKit would use the configured proxy.
+        proxies = target.proxies()
+        others = {name: value for name, value in proxies.items() if name.lower() not in request.replaced_proxies}
+        options = replace(options, build_args={**others, **options.build_args})
+    return options
+
+
+def _builder_pushes(options: BuildxOptions, target: Target, loads: str) -> bool:
+    reason = loads or from_builder.reason_to_load(options, target.docker)
+    if reason:
+        logger.debug("%s: the image is loaded into the engine, because %s", from_builder.VARIABLE, reason)
+    return not reason
+
+
+def _warn_of_overruled(options: BuildxOptions) -> None:
+    if overruled := " and ".join(options.requested_attestations):
+        logger.warning("%s overrides %s of this image: it is built without attestations.", SETTING, overruled)
+
+
+def _check_store(options: BuildxOptions, settings: BuildSettings, target: Target) -> None:
+    """Refuse what only the containerd image store can hold, if the image goes into an engine without it."""
+    wants_oci = options.media_types == "oci"
+    if not (wants_oci or options.annotations) or target.uses_containerd_store is not False:
+        return
+    if options.push:
+        builder = docker_cli.find_builder(target.docker, options.builder)
+        if builder is None or not builder.is_engine:
+            return
+    if wants_oci:
+        raise default_values.oci_refused(settings.origin("media_types"))
+    raise default_values.annotations_refused()
+
+
+def _metadata(build: PreparedBuild, outcome: Outcome) -> Metadata:
+    """Return buildx's metadata about the image.
+
+    Raises:
+        BuildFailed: the build failed, made no progress for too long, or wrote no metadata
+    """
+    if outcome.timed_out:
+        limit = f"{build.request.idle_timeout:g}"
+        note = f"The build was stopped: it printed nothing new for {limit} seconds (timeout={limit})."
+        raise BuildFailed(Failure(notes=(note,), tip="Increase timeout, or omit it."))
+    if outcome.returncode != 0:
+        raise BuildFailed(_explained(build, outcome))
+    try:
+        return Metadata.parse(outcome.metadata_file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BuildFailed(explanations.no_metadata(error)) from error
+
+
+def _explained(build: PreparedBuild, outcome: Outcome) -> Failure:
+    options, docker = build.request.options, build.target.docker
+    evidence = Evidence.of_output(outcome.returncode, outcome.lines)
+    if not evidence.started and (unusable := docker_cli.plugin_failure(docker, evidence.unknown_flags)):
+        return unusable
+    failure = explanations.explain(evidence, options.file or "Dockerfile")
+    # The output of a build that fails immediately does not name the builder.
+    builder = outcome.builder or docker_cli.find_builder(docker, options.builder)
+    return explanations.naming_builder(failure, builder)
+
+
+def _delivered(options: BuildxOptions, target: Target, metadata: Metadata) -> str:
+    """Check that the image is where it belongs, and return its id in the engine; ``""`` if its builder pushed it.
+
+    Raises:
+        BuildFailed: the engine does not have the image, the builder reports no digest, or the image has attestations
+    """
+    checks_index = options.multi_platform and options.attestations_disabled
+    if options.pushed_to and not metadata.digest:
+        note = f"The builder pushed the image to {options.pushed_to}, but did not report its digest."
+        tip = f"Set {from_builder.VARIABLE}=false to load images into the engine."
+        raise BuildFailed(Failure(notes=(note,), tip=tip))
+    if options.pushed_to or options.push:
+        if checks_index:
+            checks.check_index_in_registry(options.pushed_to or options.tags[0], metadata)
+        return ""
+    image = checks.image_in_engine(metadata, options, target)
+    if checks_index:
+        checks.check_index_in_engine(target, image)
+    return image
