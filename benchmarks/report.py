@@ -1,4 +1,4 @@
-"""Makes the table and the picture of the results."""
+"""Makes the tables of the results."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
 FLOOR = "by hand"
 MB = 1_000_000
@@ -70,40 +69,3 @@ def _row(name: str, runs: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
         both = [_median(runs[way], figure) / unit if way in runs else None for way in ("this package", "classic")]
         cells.append(" / ".join("-" if value is None else f"{value:.{digits}f}" for value in both))
     return f"| {' | '.join(cells)} |"
-
-
-def draw(results: Mapping[str, Any], path: Path) -> None:
-    """Draw the ratios to the command typed by hand, with one panel for each image store.
-
-    A dot is the median. A line goes from the least to the greatest value.
-    """
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    mpl.rcParams["svg.hashsalt"] = "benchmark"  # the same results make the same file
-    colors = {"this package": "#1f77b4", "classic": "#d62728", "build_backend": "#888888"}
-    labels = {"this package": "this package", "classic": "classic builder", "build_backend": 'build_backend="buildx"'}
-    figure = Figure(figsize=(11, 7.5), layout="constrained")
-    panels = figure.subplots(1, len(results["builds"]), sharex=True, sharey=True, squeeze=False)[0]
-    for panel, (store, works) in zip(panels, results["builds"].items(), strict=True):
-        names = list(works)
-        for number, (way, color) in enumerate(colors.items()):
-            for place, name in enumerate(names):
-                values = ratios(works[name], way)
-                if values:
-                    height = place + (number - 1) * 0.2
-                    panel.plot([min(values), max(values)], [height, height], color=color)
-                    panel.plot(median(values), height, "o", color=color)
-            panel.plot([], [], "o-", color=color, label=labels[way])
-        panel.axvline(1, color="black", linewidth=1)
-        panel.set_xscale("log")
-        panel.set_xticks([0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 40], ["0.1", "0.2", "0.5", "1", "2", "5", "10", "20", "40"])
-        panel.set_xticks([], minor=True)
-        panel.set_yticks(range(len(names)), names)
-        panel.set_title(f"{store} image store")
-        panel.set_xlabel("time, as a multiple of `docker buildx build` typed by hand")
-        panel.grid(alpha=0.3)
-    panels[0].invert_yaxis()
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(colors))
-    figure.suptitle(f"Building through Prefect ({results['versions']}): less is better")
-    figure.savefig(path, metadata={"Date": None})

@@ -1,4 +1,4 @@
-"""Measures builds and start-up, and writes benchmarks/results.json, benchmarks/results.md and docs/benchmark.svg.
+"""Measures builds and start-up, and writes benchmarks/results.md and docs/benchmark.svg.
 
 It starts private engines with both image stores (Debian, root). Each result is a median. In each turn every way builds
 once, and the order of the ways changes from turn to turn. `scripts/tox -e benchmark` measures everything;
@@ -22,6 +22,7 @@ from pathlib import Path
 from statistics import median
 from typing import IO, TYPE_CHECKING, Any, cast
 
+import picture
 import report
 import ways
 from engines import private
@@ -141,15 +142,9 @@ def machine() -> str:
     return f"{os.cpu_count()} cores of {model}, {memory:.0f} GiB, Linux, CPython {platform.python_version()}"
 
 
-def save(results: Mapping[str, Any], folder: Path) -> None:
-    """Write the results so far, so that a run that ends early is not lost."""
-    (folder / "results.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
-    (folder / "results.md").write_text(report.table(results), encoding="utf-8")
-
-
 def main() -> None:
     words = sys.argv[1:]
-    target = HERE if not words else Path(tempfile.gettempdir())
+    table = HERE / "results.md" if not words else Path(tempfile.gettempdir(), "results.md")
     results: dict[str, Any] = {"machine": machine(), "builds": {}, "start_up": {} if words else start_up()}
     wanted = pick(lambda name: not words or any(word in name for word in words))
     with private.start() as docker:
@@ -159,14 +154,15 @@ def main() -> None:
             for work in wanted:
                 runs = measure(work, environment)
                 results["builds"].setdefault(store, {})[work.name] = runs
-                save(results, target)
+                # The results so far are written, so that a run that ends early is not lost.
+                table.write_text(report.table(results), encoding="utf-8")
                 medians = {way: round(median(run["seconds"] for run in found), 3) for way, found in runs.items()}
                 print(f"{store}: {work.name}: {medians}", flush=True)
                 # The layers of all ways and turns need gigabytes.
                 engine.run("docker", "system", "prune", "--all", "--force")
     print(report.table(results))
     if not words:
-        report.draw(results, HERE.parent / "docs" / "benchmark.svg")
+        picture.main()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The table of build options, and the command line that is made from it. Pure.
 
 Each option is one row: a field of `BuildxOptions`. A new option also needs values in ``tests/unit``, a test on an
-engine, and its line in ``docs/options.md``, which ``tests/support/options_page.py`` writes.
+engine, and its line in ``docs/options.md``, which ``scripts/tox -e options`` writes.
 """
 
 from __future__ import annotations
@@ -86,7 +86,6 @@ class BuildxOptions:
         (),
         values.strings,
         "Stages whose steps are all built again. It cannot be combined with `nocache`.",
-        since=(0, 8, 0),
     )
     pull: bool = _row(
         "--pull", False, values.switch, "Look for newer base images.", docker_py="pull", python_on_whales="pull"
@@ -98,14 +97,12 @@ class BuildxOptions:
         (),
         values.key_values,
         "Limits of `RUN` steps, such as `nofile=1024:2048`: a list of strings, or a mapping.",
-        since=(0, 7, 0),
     )
     cgroup_parent: str | None = _row(
         "--cgroup-parent",
         None,
         values.optional_string,
         "The parent of the control groups of `RUN` steps. buildx 0.11.0 ignores it.",
-        since=(0, 7, 0),
     )
     add_hosts: tuple[str, ...] = _row(
         "--add-host",
@@ -121,7 +118,6 @@ class BuildxOptions:
         values.strings,
         "Entitlements: `network.host` for `RUN --network=host`; `security.insecure`, which the engine must allow too.",
         python_on_whales="allow",
-        since=(0, 3, 0),
     )
     cache_from: tuple[str, ...] = _row(
         "--cache-from",

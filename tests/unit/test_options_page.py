@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from support import options_page
+import runpy
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_the_page_is_up_to_date() -> None:
-    page = options_page.PAGE.read_text(encoding="utf-8")
-    assert page == options_page.text(), "Write the page again: .tox/tests/bin/python tests/support/options_page.py"
+    script = runpy.run_path(str(ROOT / "scripts/options_page.py"))
+    page = (ROOT / "docs/options.md").read_text(encoding="utf-8")
+    assert page == script["text"](), "Write the page again: scripts/tox -e options"

@@ -1,4 +1,4 @@
-"""Makes docs/options.md from the tables of options. Run it as a script to write the page."""
+"""Writes docs/options.md from the tables of options in the source tree: `scripts/tox -e options`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from prefect_docker_attest.options.table import ROWS, Row
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-PAGE = Path(__file__).parents[2] / "docs/options.md"
+PAGE = Path(__file__).resolve().parents[1] / "docs/options.md"
 
 INTRODUCTION = """# Options of a build
 
