@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prefect_docker_attest.options import docker_py, python_on_whales
+from prefect_docker_attest.options import docker_py_options as docker_py
+from prefect_docker_attest.options import whales_options as python_on_whales
 from prefect_docker_attest.options.table import ROWS, Row
 
 if TYPE_CHECKING:

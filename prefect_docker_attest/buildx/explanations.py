@@ -244,7 +244,7 @@ def naming_engine(failure: Failure, target: Target) -> Failure:
         return failure
     if not podman:
         return failure
-    note = f"{target.name[0].upper()}{target.name[1:]} is Podman. It has no BuildKit, so buildx runs the image moby/buildkit there."
+    note = f"The engine is Podman {podman}. It has no BuildKit, so buildx runs the image moby/buildkit there."
     tip = "Set DOCKER_HOST to a Docker Engine, or select a builder outside Podman with `docker buildx use`."
     return replace(failure.with_note(note), tip=tip)
 

@@ -7,7 +7,8 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from prefect_docker_attest.buildx import docker_cli
-from prefect_docker_attest.buildx.engine import is_podman, uses_containerd_store
+from prefect_docker_attest.buildx.target import is_containerd_store as uses_containerd_store
+from prefect_docker_attest.buildx.target import podman_version as is_podman
 from prefect_docker_attest.doctor.check import Pending, first_line, judge_all
 from prefect_docker_attest.doctor.engine_answers import engine_answers
 from prefect_docker_attest.images.engine_api import InvalidResponseError

@@ -191,10 +191,10 @@ def read_setting(limit: int) -> tuple[bool, Finding]:
     importlib.import_module("prefect.settings")  # it must be imported before our own settings
     from pydantic import ValidationError
 
-    from prefect_docker_attest.patches import current_setting
+    from prefect_docker_attest.patches import settings_reader
 
     try:
-        value, source = current_setting.source()
+        value, source = settings_reader.source_of("disable_attestations")
     except Exception as error:  # Prefect raises different exceptions for invalid files
         return False, (
             "problem",
@@ -202,7 +202,7 @@ def read_setting(limit: int) -> tuple[bool, Finding]:
             "Fix prefect.toml, pyproject.toml or the profiles.",
         )
     try:
-        disabled = current_setting.disable_attestations()
+        disabled = settings_reader.read_settings().disable_attestations
     except ValidationError as error:
         # The error's own text is not shown: it quotes values, which can be secrets.
         reasons = [f"{'.'.join(map(str, part['loc']))}: {part['msg']}" for part in error.errors(include_input=False)]

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from prefect_docker_attest.buildx.engine import uses_containerd_store
+from prefect_docker_attest.build_settings import DEFAULTS as NAMES
+from prefect_docker_attest.build_settings import BuildSettings as Defaults
+from prefect_docker_attest.buildx.target import is_containerd_store as uses_containerd_store
 from prefect_docker_attest.doctor.check import first_line, judge_all
 from prefect_docker_attest.doctor.docker_checks import platforms
 from prefect_docker_attest.names import SETTING, variable
-from prefect_docker_attest.options.defaults import NAMES, Defaults
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,16 +42,18 @@ def ask() -> BuildSettings:
     from prefect_docker_attest.errors import OptionError
     from prefect_docker_attest.options import default_values
     from prefect_docker_attest.options.table import BuildxOptions
-    from prefect_docker_attest.patches import build_settings, current_setting
+    from prefect_docker_attest.patches import settings_reader
+    from prefect_docker_attest.platforms import Platform
 
-    defaults = build_settings.read()
+    defaults = settings_reader.read_settings()
     error = ""
     try:
-        default_values.apply(defaults, BuildxOptions(context="/", tags=("image:tag",)), "", lambda: "linux/amd64")
+        native = Platform.of_text("linux/amd64")
+        default_values.apply_defaults(defaults, BuildxOptions(context="/", tags=("image:tag",)), "", lambda: native)
     except OptionError as refused:
         error = str(refused)
-    sources = {name: current_setting.source(name)[1] for name in NAMES if getattr(defaults, name)}
-    return BuildSettings(defaults, sources, error, current_setting.source()[1] != "default")
+    sources = {name: settings_reader.source_of(name)[1] for name in NAMES if getattr(defaults, name)}
+    return BuildSettings(defaults, sources, error, settings_reader.source_of()[1] != "default")
 
 
 def buildx_builds_all(answers: Answers, *, disabled: bool | None) -> bool | None:

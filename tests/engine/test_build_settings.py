@@ -43,9 +43,9 @@ def context(emulation: None, tmp_path: Path) -> Path:  # noqa: ARG001 a RUN for 
 def not_yet_warned(monkeypatch: pytest.MonkeyPatch) -> None:
     import threading
 
-    from prefect_docker_attest.patches import build_settings
+    from prefect_docker_attest.patches import attestation_warning
 
-    monkeypatch.setattr(build_settings, "_warned", threading.Event())
+    monkeypatch.setattr(attestation_warning, "_warned", threading.Event())
 
 
 @every_way

@@ -79,5 +79,5 @@ def test_a_failed_build_on_podman_names_podman(podman: str, tmp_path: Path) -> N
     (context / "Dockerfile").write_text("FROM scratch\n")
     with pytest.raises(BuildError) as failure:
         build_image(context)
-    assert f"The engine at {podman} is Podman. It has no BuildKit, so buildx runs" in str(failure.value)
+    assert "The engine is Podman " in str(failure.value)
     assert "\nTIP Set DOCKER_HOST to a Docker Engine" in str(failure.value)

@@ -75,7 +75,7 @@ def test_a_package_that_cannot_be_imported_is_imported_only_once(from_wheel: Env
     ("text", "error"), [("raise RuntimeError", "RuntimeError"), ("def (", "SyntaxError"), ("", "AttributeError")]
 )
 @pytest.mark.parametrize(
-    ("file", "hook"), [("patches/settings.py", ROOT_SETTINGS), ("patches/docker_py_client.py", DOCKER_PY)]
+    ("file", "hook"), [("patches/registration.py", ROOT_SETTINGS), ("patches/docker_py_client.py", DOCKER_PY)]
 )
 def test_a_failing_hook_causes_no_error_and_is_recorded(
     from_wheel: Environment, file: str, hook: str, text: str, error: str
@@ -97,7 +97,7 @@ def test_prefect_works_if_every_hook_fails(from_wheel: Environment) -> None:
 
     package, variables = from_wheel.package, {"PREFECT_LOGGING_LEVEL": "ERROR"}
     with (
-        holding(package / "patches/settings.py", "raise RuntimeError"),
+        holding(package / "patches/registration.py", "raise RuntimeError"),
         holding(package / "patches/docker_py_client.py", "raise RuntimeError"),
     ):
         assert from_wheel.call(value, variables=variables) == "ERROR"

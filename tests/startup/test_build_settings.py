@@ -126,15 +126,17 @@ def test_pickled_settings_are_equal_in_another_process(from_wheel: Environment, 
     assert_loaded(without_us.call(loaded, pickles, [*VARIABLES]), docker=None, variables={})
 
 
-def read() -> dict[str, str]:
-    from prefect_docker_attest.patches import build_settings
+def values() -> dict[str, object]:
+    from prefect_docker_attest.build_settings import DEFAULTS
+    from prefect_docker_attest.patches.settings_reader import read_settings
 
-    return vars(build_settings.read())
+    settings = read_settings()
+    return {name: getattr(settings, name) for name in DEFAULTS}
 
 
 def test_a_build_reads_them(from_wheel: Environment) -> None:
-    assert from_wheel.call(read, variables=VARIABLES) == FIELDS
-    assert from_wheel.call(read) == dict.fromkeys(FIELDS, "")
+    assert from_wheel.call(values, variables=VARIABLES) == {**FIELDS, "push_from_builder": True}
+    assert from_wheel.call(values) == {**dict.fromkeys(FIELDS, ""), "push_from_builder": False}
 
 
 def test_a_build_reads_them_if_the_package_is_imported_after_prefect(
@@ -145,9 +147,9 @@ def test_a_build_reads_them_if_the_package_is_imported_after_prefect(
     def read_late() -> str:
         import prefect.context  # noqa: F401
 
-        from prefect_docker_attest.patches import build_settings
+        from prefect_docker_attest.patches.settings_reader import read_settings
 
-        return build_settings.read().platform
+        return read_settings().platform
 
     variables = {"PYTHONPATH": str(from_wheel.site_packages)}
     assert without_us.call(read_late, variables=variables) == FIELDS["platform"]

@@ -79,13 +79,13 @@ def test_import_after_prefect_reads_the_current_value_from_prefects_sources(
         import prefect.settings
 
         prefect.settings.get_current_settings()
-        from prefect_docker_attest.patches.current_setting import disable_attestations
+        from prefect_docker_attest.patches.settings_reader import read_settings
 
-        of_profile = disable_attestations()
+        of_profile = bool(read_settings().disable_attestations)
         Path("prefect.toml").write_text("[docker]\ndisable_attestations = false\n", encoding="utf-8")
-        of_file = disable_attestations()
+        of_file = bool(read_settings().disable_attestations)
         os.environ[name] = "true"
-        return [of_profile, of_file, disable_attestations()]
+        return [of_profile, of_file, bool(read_settings().disable_attestations)]
 
     without_us.profiles.write_text(f'active = "p"\n[profiles.p]\n{SETTING} = "true"\n', encoding="utf-8")
     # Prefect warns about an unknown setting in a profile.

@@ -168,19 +168,18 @@ def test_the_exceptions_are_public_and_importing_the_package_imports_nothing_mor
             f"prefect_docker_attest{name}"
             for name in (
                 "",
+                ".build_settings",
                 ".import_hook",
                 ".names",
-                ".options",
-                ".options.defaults",
                 ".patches",
-                ".patches.build_settings",
+                ".patches.attestation_warning",
                 ".patches.caller",
-                ".patches.current_setting",
                 ".patches.decision",
                 ".patches.docker_py_client",
                 ".patches.docker_py_images",
+                ".patches.late_settings",
                 ".patches.replacing",
-                ".patches.unseen_setting",
+                ".patches.settings_reader",
                 ".refusal",
                 ".startup",
             )

@@ -74,14 +74,14 @@ def values() -> list[object]:
     from prefect.settings import PREFECT_DOCKER_DISABLE_ATTESTATIONS, get_current_settings
 
     from prefect_docker_attest import startup
-    from prefect_docker_attest.patches import current_setting
+    from prefect_docker_attest.patches.settings_reader import read_settings
 
     group: Any = get_current_settings()
     return [
         group.docker.registry,
         group.docker.disable_attestations,
         PREFECT_DOCKER_DISABLE_ATTESTATIONS.value(),
-        current_setting.disable_attestations(),
+        read_settings().disable_attestations,
         list(startup.failures),
     ]
 

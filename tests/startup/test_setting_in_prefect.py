@@ -24,16 +24,16 @@ def test_temporary_settings_change_it(from_wheel: Environment) -> None:
     def values() -> list[bool]:
         from prefect.settings import PREFECT_DOCKER_DISABLE_ATTESTATIONS, temporary_settings
 
-        from prefect_docker_attest.patches.current_setting import disable_attestations
+        from prefect_docker_attest.patches.settings_reader import read_settings
 
-        seen = [disable_attestations()]
+        seen = [bool(read_settings().disable_attestations)]
         with temporary_settings({PREFECT_DOCKER_DISABLE_ATTESTATIONS: True}):
-            seen.append(disable_attestations())
+            seen.append(bool(read_settings().disable_attestations))
             with temporary_settings({PREFECT_DOCKER_DISABLE_ATTESTATIONS: False}):
-                seen.append(disable_attestations())
+                seen.append(bool(read_settings().disable_attestations))
             with temporary_settings(restore_defaults={PREFECT_DOCKER_DISABLE_ATTESTATIONS}):
-                seen.append(disable_attestations())
-        return [*seen, disable_attestations()]
+                seen.append(bool(read_settings().disable_attestations))
+        return [*seen, bool(read_settings().disable_attestations)]
 
     assert from_wheel.call(values) == [False, True, False, False, False]
 

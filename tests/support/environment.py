@@ -201,7 +201,7 @@ def builder_of(docker_client: Any) -> str:
         mock.patch(f"{client}._post"),
         mock.patch(f"{client}._stream_helper", return_value=iter(["docker-py"])),
         # Mocking a module imports it.
-        mock.patch("prefect_docker_attest.buildx.docker_py.build", buildx)
+        mock.patch("prefect_docker_attest.buildx.docker_py_build.build", buildx)
         if "prefect_docker_attest" in sys.modules
         else contextlib.nullcontext(),
         docker_client() as opened,

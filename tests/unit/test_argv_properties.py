@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from prefect_docker_attest.errors import OptionError
 from prefect_docker_attest.options import build_args, values
-from prefect_docker_attest.options import docker_py as docker_py_options
+from prefect_docker_attest.options import docker_py_options
 from prefect_docker_attest.options.table import ROWS, arguments
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def command_line(**given: Any) -> tuple[list[Argument], str]:
     """Parse the arguments like buildx: return the flags with their values, and the context."""
-    call = docker_py_options.read({"path": ".", **given})
+    call = docker_py_options.docker_py_request({"path": ".", **given})
     if call.stdin:
         call.stdin.close()
     prepared = build_args.prepare(call.options.build_args, {})

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import pytest
 
+from prefect_docker_attest.build_settings import BuildSettings
 from prefect_docker_attest.errors import OptionError
-from prefect_docker_attest.options.default_values import apply, named
-from prefect_docker_attest.options.defaults import Defaults
+from prefect_docker_attest.options.default_values import apply_defaults
+from prefect_docker_attest.options.request import own_defaults
 from prefect_docker_attest.options.table import BuildxOptions
+from prefect_docker_attest.platforms import Platform
 
 IMAGE = BuildxOptions(context="/")
 TAGGED = BuildxOptions(context="/", tags=("registry:5000/app:v1", "other:v2"))
 CACHE = "type=registry,ref=registry:5000/cache:1"
 
 
-def applied(defaults: Defaults, options: BuildxOptions = IMAGE, image: str = "") -> BuildxOptions:
-    return apply(defaults, options, image, lambda: "linux/s390x")
+platform = Platform.of_user
+
+
+def applied(settings: BuildSettings, options: BuildxOptions = IMAGE, image: str = "") -> BuildxOptions:
+    return apply_defaults(settings, options, image, lambda: platform("linux/s390x"))
 
 
 @pytest.mark.parametrize("value", ["linux/amd64", "linux/arm64/v8", "windows/amd64", "linux/x86_64"])
 def test_one_platform_is_accepted(value: str) -> None:
-    assert applied(Defaults(platform=value)).platforms == (value,)
+    assert applied(BuildSettings(platform=value)).platforms == (platform(value),)
 
 
 @pytest.mark.parametrize(
@@ -28,20 +33,20 @@ def test_one_platform_is_accepted(value: str) -> None:
     ["arm64", "linux/", "/arm64", "5", "linux/amd64,linux/arm64", "linux/amd64 linux/arm64", "linux/a/b/c", "--x/y"],
 )
 def test_an_invalid_platform_is_refused(value: str) -> None:
-    with pytest.raises(OptionError, match=r"^PREFECT_DOCKER_PLATFORM='.* must be exactly one platform"):
-        applied(Defaults(platform=value))
+    with pytest.raises(OptionError, match=r"^PREFECT_DOCKER_PLATFORM='.* (must be exactly one|is not a) platform"):
+        applied(BuildSettings(platform=value))
 
 
 def test_unset_settings_change_nothing() -> None:
-    assert applied(Defaults()) is IMAGE
-    assert Defaults().variables() == []
+    assert applied(BuildSettings()) is IMAGE
+    assert BuildSettings().variables() == []
 
 
 def test_an_option_of_the_image_replaces_the_default() -> None:
-    defaults = Defaults(platform="linux/arm64")
-    image = BuildxOptions(context="/", platforms=("linux/amd64",))
-    assert defaults.without(named(image, {"path": "/"})) == Defaults()
-    assert defaults.without(named(IMAGE, {"path": "/"})) == defaults
+    settings = BuildSettings(platform="linux/arm64")
+    image = BuildxOptions(context="/", platforms=(platform("linux/amd64"),))
+    assert settings.without(own_defaults(image, {"path": "/"})) == BuildSettings()
+    assert settings.without(own_defaults(IMAGE, {"path": "/"})) == settings
 
 
 @pytest.mark.parametrize(
@@ -55,7 +60,7 @@ def test_an_option_of_the_image_replaces_the_default() -> None:
     ],
 )
 def test_caches_are_separated_by_white_space(value: str, entries: list[str]) -> None:
-    assert list(applied(Defaults(cache_from=value)).cache_from) == entries
+    assert list(applied(BuildSettings(cache_from=value)).cache_from) == entries
 
 
 @pytest.mark.parametrize(
@@ -70,7 +75,7 @@ def test_caches_are_separated_by_white_space(value: str, entries: list[str]) -> 
     ],
 )
 def test_cache_errors_are_ignored_unless_the_entry_says_otherwise(entry: str, written: str) -> None:
-    assert applied(Defaults(cache_to=entry)).cache_to == (written,)
+    assert applied(BuildSettings(cache_to=entry)).cache_to == (written,)
 
 
 @pytest.mark.parametrize(
@@ -79,9 +84,9 @@ def test_cache_errors_are_ignored_unless_the_entry_says_otherwise(entry: str, wr
         (TAGGED, "", "registry:5000/app v1 linux-s390x"),
         (TAGGED, "step:v3", "registry:5000/app v1 linux-s390x"),
         (IMAGE, "step/app:v3", "step/app v3 linux-s390x"),
-        (BuildxOptions(context="/", tags=("app",), platforms=("linux/arm64/v8",)), "", "app latest linux-arm64-v8"),
+        (BuildxOptions(context="/", tags=("app",), platforms=(platform("linux/arm64/v8"),)), "", "app latest linux-arm64-v8"),
         (
-            BuildxOptions(context="/", tags=("a:b",), platforms=("linux/amd64", "linux/arm64")),
+            BuildxOptions(context="/", tags=("a:b",), platforms=(platform("linux/amd64"), platform("linux/arm64"))),
             "",
             "a b linux-amd64-linux-arm64",
         ),
@@ -89,20 +94,20 @@ def test_cache_errors_are_ignored_unless_the_entry_says_otherwise(entry: str, wr
 )
 def test_placeholders_name_the_image(options: BuildxOptions, image: str, expected: str) -> None:
     value = 'type=local,"src={image} {tag} {platform}"'
-    assert applied(Defaults(cache_from=value), options, image).cache_from == (f'type=local,"src={expected}"',)
+    assert applied(BuildSettings(cache_from=value), options, image).cache_from == (f'type=local,"src={expected}"',)
 
 
 def test_the_placeholder_uses_the_platform_of_the_setting() -> None:
-    defaults = Defaults(platform="linux/arm64", cache_to="type=local,dest={platform}")
-    assert applied(defaults).cache_to == ("type=local,dest=linux-arm64,ignore-error=true",)
+    settings = BuildSettings(platform="linux/arm64", cache_to="type=local,dest={platform}")
+    assert applied(settings).cache_to == ("type=local,dest=linux-arm64,ignore-error=true",)
 
 
 def test_the_engine_is_asked_for_its_platform_only_if_necessary() -> None:
-    def never() -> str:
+    def never() -> Platform:
         raise AssertionError
 
-    apply(Defaults(cache_from=CACHE, cache_to="type=inline"), TAGGED, "", never)
-    apply(Defaults(cache_from="type=local,src={platform}", platform="linux/arm64"), TAGGED, "", never)
+    apply_defaults(BuildSettings(cache_from=CACHE, cache_to="type=inline"), TAGGED, "", never)
+    apply_defaults(BuildSettings(cache_from="type=local,src={platform}", platform="linux/arm64"), TAGGED, "", never)
 
 
 @pytest.mark.parametrize("setting", ["cache_from", "cache_to"])
@@ -123,7 +128,7 @@ def test_the_engine_is_asked_for_its_platform_only_if_necessary() -> None:
 )
 def test_an_invalid_cache_entry_is_refused_with_the_variable(setting: str, value: str, reason: str) -> None:
     with pytest.raises(OptionError) as refused:
-        applied(Defaults(**{setting: value}))
+        applied(BuildSettings(**{setting: value}))
     assert refused.value.option == f"PREFECT_DOCKER_{setting.upper()}"
     assert refused.value.reason.startswith(reason)
 
@@ -147,25 +152,25 @@ def test_an_invalid_cache_entry_is_refused_with_the_variable(setting: str, value
 )
 def test_a_credential_is_refused_without_being_shown(setting: str, value: str) -> None:
     with pytest.raises(OptionError, match="credential") as refused:
-        applied(Defaults(**{setting: value}))
+        applied(BuildSettings(**{setting: value}))
     assert "HIDDEN" not in f"{refused.value!s} {refused.value!r}"
     assert str(refused.value).startswith(f"PREFECT_DOCKER_{setting.upper()} must not contain ")
 
 
 def test_an_empty_list_of_the_image_counts_as_its_own() -> None:
-    assert named(IMAGE, {"cache_from": [], "cache_to": None}) == ["cache_from"]
+    assert own_defaults(IMAGE, {"cache_from": [], "cache_to": None}) == ("cache_from",)
 
 
 @pytest.mark.parametrize("value", ["docker", "oci", "OCI"])
 def test_media_types_are_those_of_docker_or_oci(value: str) -> None:
-    assert applied(Defaults(media_types=value)).media_types == value.lower()
+    assert applied(BuildSettings(media_types=value)).media_types == value.lower()
 
 
 def test_other_media_types_are_refused() -> None:
     with pytest.raises(OptionError, match=r"^PREFECT_DOCKER_MEDIA_TYPES='Docker,oci' .* 'docker' or 'oci'"):
-        applied(Defaults(media_types="Docker,oci"))
+        applied(BuildSettings(media_types="Docker,oci"))
 
 
 def test_media_types_of_the_image_win() -> None:
     image = BuildxOptions(context="/", media_types="docker")
-    assert Defaults(media_types="oci").without(named(image, {})) == Defaults()
+    assert BuildSettings(media_types="oci").without(own_defaults(image, {})) == BuildSettings()

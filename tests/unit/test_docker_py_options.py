@@ -11,7 +11,8 @@ import pytest
 from docker import APIClient
 
 from prefect_docker_attest.errors import OptionError
-from prefect_docker_attest.options import docker_py as docker_py_options
+from prefect_docker_attest.options import docker_py_options
+from prefect_docker_attest.options.request import BuildRequest
 from prefect_docker_attest.options.table import ROWS, arguments
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ DOCKER_PY: dict[str, list[tuple[Any, list[str] | str | dict[str, Any]]]] = {
         (1, "must be a string, not int"),
     ],
     "container_limits": [({"memory": 2**30}, "BuildKit does not limit"), ({}, [])],
-    "decode": [(True, {"decode": True}), (False, [])],
+    "decode": [(True, []), (False, [])],
     "buildargs": [
         ({"A": "1", "B": "", "C": None}, ["--build-arg=A", "--build-arg=B"]),
         ({"A": 1}, "buildargs['A'] must be a string, not int.\nTIP Write the value in quotes"),
@@ -102,7 +103,9 @@ DOCKER_PY: dict[str, list[tuple[Any, list[str] | str | dict[str, Any]]]] = {
     "platform": [
         ("linux/arm64", ["--platform=linux/arm64"]),
         ("", []),
-        ("a/b, c/d", ["--platform=a/b", "--platform=c/d"]),
+        ("linux/amd64, linux/aarch64", ["--platform=linux/amd64", "--platform=linux/aarch64"]),
+        ("linux-amd64", "is not a platform.\nTIP Write 'linux/amd64'. A platform is OS/ARCHITECTURE"),
+        ("local", ["--platform=local"]),
     ],
     "isolation": [("default", []), ("", []), ("hyperv", "has no isolation technologies")],
     "use_config_proxy": [(False, {"config_proxies": False}), (None, {"config_proxies": False}), (True, [])],
@@ -141,8 +144,9 @@ BUILDX: dict[str, list[tuple[Any, list[str] | str | dict[str, Any]]]] = {
         ({"a": "docker-image://b", "c": "/d"}, ["--build-context=a=docker-image://b", "--build-context=c=/d"])
     ],
     "platforms": [
-        (["a/b", "c/d", "a/b"], ["--platform=a/b", "--platform=c/d"]),
-        ("a/b,c/d", ["--platform=a/b", "--platform=c/d"]),
+        (["linux/amd64", "wasi/wasm", "linux/amd64"], ["--platform=linux/amd64", "--platform=wasi/wasm"]),
+        ("linux/arm/v6,windows(10.0.17763)/amd64", ["--platform=linux/arm/v6", "--platform=windows(10.0.17763)/amd64"]),
+        (["linux/amd64", "arm64v8"], "Write 'arm64/v8'"),
     ],
     "builder": [("other", ["--builder=other"]), ("", []), (5, "must be a string")],
     "annotations": [
@@ -184,10 +188,10 @@ def test_table_and_special_options_make_docker_py_s_signature() -> None:
 @pytest.fixture
 def without(tmp_path: Path) -> list[str]:
     """The arguments for a call without options."""
-    return _arguments(docker_py_options.read({"path": str(tmp_path)}))
+    return _arguments(docker_py_options.docker_py_request({"path": str(tmp_path)}))
 
 
-def _arguments(call: docker_py_options.DockerPyBuild) -> list[str]:
+def _arguments(call: BuildRequest) -> list[str]:
     with call.stdin or contextlib.nullcontext():
         return arguments(call.options, list(call.options.build_args), "/metadata")
 
@@ -203,10 +207,10 @@ def test_each_value_is_converted_or_refused(
     given = {"path": str(tmp_path), name: value}
     if isinstance(expected, str):
         with pytest.raises(OptionError, match=f"^{name}") as refused:
-            docker_py_options.read(given)
+            docker_py_options.docker_py_request(given)
         assert expected in str(refused.value)
         return
-    call = docker_py_options.read(given)
+    call = docker_py_options.docker_py_request(given)
     arguments_of_it = [argument for argument in _arguments(call) if argument not in without]
     attributes = expected if isinstance(expected, dict) else {}
     if name == "path" and call.options.context.startswith("https"):
@@ -214,17 +218,17 @@ def test_each_value_is_converted_or_refused(
     assert arguments_of_it == (
         [] if attributes else [argument.replace("{path}", str(tmp_path)) for argument in expected]
     )
-    default = {"decode": False, "idle_timeout": None, "config_proxies": True, "warnings": ()}
+    default = {"idle_timeout": None, "config_proxies": True, "warnings": ()}
     assert {key: getattr(call, key) for key in default} == {**default, **attributes}
 
 
 def test_an_option_of_a_future_docker_py_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"^novelty=1 is not supported by this version.*\nTIP Run `pip install"):
-        docker_py_options.read({"path": str(tmp_path), "novelty": 1})
+        docker_py_options.docker_py_request({"path": str(tmp_path), "novelty": 1})
 
 
 def test_an_image_as_cache_source_causes_a_warning(tmp_path: Path) -> None:
-    call = docker_py_options.read({"path": str(tmp_path), "cache_from": ["app:1", "type=registry,ref=x"]})
+    call = docker_py_options.docker_py_request({"path": str(tmp_path), "cache_from": ["app:1", "type=registry,ref=x"]})
     assert call.options.cache_from == ("app:1", "type=registry,ref=x")
     assert len(call.warnings) == 1
     assert "cache_from=['app:1']" in call.warnings[0]
@@ -233,7 +237,7 @@ def test_an_image_as_cache_source_causes_a_warning(tmp_path: Path) -> None:
 def test_a_dockerfile_outside_the_context_is_passed_on_standard_input(tmp_path: Path) -> None:
     (tmp_path / "context").mkdir()
     (tmp_path / "Dockerfile").write_text("FROM scratch")
-    call = docker_py_options.read({"path": str(tmp_path / "context"), "dockerfile": "../Dockerfile"})
+    call = docker_py_options.docker_py_request({"path": str(tmp_path / "context"), "dockerfile": "../Dockerfile"})
     assert call.options.file == "-"
     assert call.stdin
     with call.stdin:

@@ -10,20 +10,22 @@ from typing import TYPE_CHECKING
 import pytest
 from prefect.utilities import dockerutils
 
-from prefect_docker_attest.buildx import causes, docker_cli, failure
-from prefect_docker_attest.buildx.causes import naming_builder, naming_settings
-from prefect_docker_attest.buildx.docker_cli import Builder, too_old
-from prefect_docker_attest.buildx.failure import failed_output, failure_text
+from prefect_docker_attest.build_settings import BuildSettings
+from prefect_docker_attest.buildx import docker_cli, explanations
+from prefect_docker_attest.buildx.builder import Builder
+from prefect_docker_attest.buildx.docker_cli import too_old
+from prefect_docker_attest.buildx.evidence import Evidence
+from prefect_docker_attest.buildx.explanations import explain, naming_builder, naming_settings
 from prefect_docker_attest.errors import BuildFailed, OptionError
-from prefect_docker_attest.options import docker_py as docker_py_options
-from prefect_docker_attest.options.defaults import Defaults
+from prefect_docker_attest.failures import Failure
+from prefect_docker_attest.options import docker_py_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 FAILED_RUN = """#6 [2/2] RUN {command}
 #6 0.147 {printed}
-#6 ERROR: process "/bin/sh -c {command}" did not complete successfully: exit code: 7
+#6 ERROR: process "/bin/sh -c {command}" did not complete successfully: exit code: {code}
 ------
  > [2/2] RUN {command}:
 0.147 {printed}
@@ -33,7 +35,7 @@ Dockerfile:2
    1 |     FROM busybox
    2 | >>> RUN {command}
 --------------------
-ERROR: {prefix}failed to solve: process "/bin/sh -c {command}" did not complete successfully: exit code: 7
+ERROR: {prefix}failed to solve: process "/bin/sh -c {command}" did not complete successfully: exit code: {code}
 
 View build details: docker-desktop://dashboard/build/default/default/x"""
 
@@ -43,13 +45,21 @@ MISREAD = [
 ]
 
 
-def _failed_run(command: str, printed: str = "text", prefix: str = "") -> list[str]:
-    return FAILED_RUN.format(command=command, printed=printed, prefix=prefix).splitlines()
+def _failed_run(command: str, printed: str = "text", prefix: str = "", code: int = 7) -> list[str]:
+    return FAILED_RUN.format(command=command, printed=printed, prefix=prefix, code=code).splitlines()
+
+
+def explained(returncode: int, lines: list[str]) -> Failure:
+    return explain(Evidence.of_output(returncode, lines), "Dockerfile")
+
+
+def text_of(returncode: int, lines: list[str]) -> str:
+    return str(explained(returncode, lines))
 
 
 @pytest.mark.parametrize("prefix", ["", "failed to build: "], ids=["buildx 0.13", "buildx 0.29"])
 def test_a_failed_command_is_named_with_its_step_and_exit_code(prefix: str) -> None:
-    assert failure_text(1, _failed_run("pip install x", prefix=prefix), "Dockerfile").splitlines() == [
+    assert text_of(1, _failed_run("pip install x", prefix=prefix)).splitlines() == [
         f"ERROR: {prefix}failed to solve: "
         'process "/bin/sh -c pip install x" did not complete successfully: exit code: 7',
         "Failed step: [2/2] RUN pip install x. The command '/bin/sh -c pip install x' returned a non-zero code: 7",
@@ -59,13 +69,13 @@ def test_a_failed_command_is_named_with_its_step_and_exit_code(prefix: str) -> N
 @pytest.mark.parametrize("words", MISREAD)
 def test_output_of_a_command_is_never_in_the_message(words: str) -> None:
     lines = _failed_run("curl x", printed=f"ERROR: {words}")
-    assert words.lower() not in failure_text(1, lines, "Dockerfile").lower()
-    assert words in failed_output(lines)
+    assert words.lower() not in text_of(1, lines).lower()
+    assert words in explained(1, lines).output
 
 
 @pytest.mark.parametrize("words", MISREAD)
 def test_a_command_with_words_that_prefect_searches_for_is_left_out(words: str) -> None:
-    text = failure_text(1, _failed_run(f"echo {words}"), "Dockerfile")
+    text = text_of(1, _failed_run(f"echo {words}"))
     assert words.lower() not in text.lower()
     assert "did not complete successfully: exit code: 7" in text
     assert "Failed step: [2/2] RUN" in text
@@ -74,37 +84,37 @@ def test_a_command_with_words_that_prefect_searches_for_is_left_out(words: str) 
 
 def test_a_command_is_shown_without_buildkits_quoting() -> None:
     lines = _failed_run(r"echo \"a\\\\b\" > /x && exit 7")
-    assert """The command '/bin/sh -c echo "a\\\\b" > /x && exit 7' returned""" in failure_text(1, lines, "Dockerfile")
+    assert """The command '/bin/sh -c echo "a\\\\b" > /x && exit 7' returned""" in text_of(1, lines)
 
 
 @pytest.mark.parametrize("words", [pattern for pattern in MISREAD if pattern != "denied"])
 def test_a_network_error_keeps_the_words_that_prefect_retries_on(words: str) -> None:
     line = f"ERROR: failed to solve: busybox: failed to do request: Head: {words}"
-    assert words in failure_text(1, ["#2 ERROR: x", line], "Dockerfile")
+    assert words in text_of(1, ["#2 ERROR: x", line])
 
 
 def test_without_an_error_line_the_last_lines_of_the_cli_are_shown() -> None:
     lines = ["unknown flag: --nosuch", "See 'docker buildx build --help'."]
-    assert failure_text(125, lines, "Dockerfile") == "unknown flag: --nosuch"
+    assert text_of(125, lines) == "unknown flag: --nosuch"
 
 
 def test_a_killed_command_without_output_is_reported_with_its_signal() -> None:
-    assert "killed by signal 9.\nTIP" in failure_text(-9, [], "Dockerfile")
+    assert "killed by signal 9.\nTIP" in text_of(-9, [])
 
 
 def test_an_exec_format_error_has_a_tip_about_emulation() -> None:
-    lines = _failed_run("uname -m", printed="exec /bin/sh: exec format error")
-    assert "tonistiigi/binfmt" in failure_text(1, lines, "Dockerfile")
+    lines = _failed_run("uname -m", printed="exec /bin/sh: exec format error", code=255)
+    assert "tonistiigi/binfmt" in text_of(1, lines)
 
 
 def test_at_most_three_lines_follow_buildkits_error() -> None:
-    lines = _failed_run("uname -m", printed="exec /bin/sh: exec format error")
-    with pytest.raises(BuildFailed) as error, naming_settings(Defaults(platform="linux/arm64")):
-        raise BuildFailed(naming_builder(failure_text(1, lines, "Dockerfile"), Builder("far", "remote")))
-    assert str(error.value).splitlines()[1:] == [
-        "Failed step: [2/2] RUN uname -m. The command '/bin/sh -c uname -m' returned a non-zero code: 7",
+    lines = _failed_run("uname -m", printed="exec /bin/sh: exec format error", code=255)
+    failure = naming_builder(explained(1, lines), Builder("far", "remote"))
+    failure = naming_settings(failure, BuildSettings(platform="linux/arm64"))
+    assert str(BuildFailed(failure)).splitlines()[1:] == [
+        "Failed step: [2/2] RUN uname -m. The command '/bin/sh -c uname -m' returned a non-zero code: 255 "
         "The build ran a program for another processor (exec format error). "
-        "The builder far (driver remote) is outside this Docker Engine. "
+        "The builder far (driver remote) is outside this Docker Engine.",
         "The platform linux/arm64 comes from PREFECT_DOCKER_PLATFORM.",
         "TIP Run `docker run --privileged --rm tonistiigi/binfmt --install all`, or use a builder on a machine with "
         "that processor.",
@@ -113,44 +123,41 @@ def test_at_most_three_lines_follow_buildkits_error() -> None:
 
 @pytest.mark.parametrize("words", MISREAD)
 def test_no_sentence_or_tip_contains_words_that_prefect_searches_for(words: str) -> None:
-    texts = [text for _, *texts in [*failure._EXPLANATIONS, *causes._SETTING_CAUSES] for text in texts]
-    texts += [docker_cli.INSTALL_BUILDX, failure.cannot_start(FileNotFoundError()), failure.no_metadata(OSError())]
+    texts = [text for row in explanations._EXPLANATIONS for text in (row.note, row.tip)]
+    texts += [explanations._EXEC_FORMAT, explanations._EMULATE, *explanations._ORIGINS.values()]
+    texts += [docker_cli.INSTALL_BUILDX, str(explanations.cannot_start(FileNotFoundError())), str(explanations.no_metadata(OSError()))]
     texts += [text for reason, tip in docker_py_options.REFUSED.values() for text in (reason, tip)]
     assert [text for text in texts if words.lower() in text.lower()] == []
 
 
-def unknown(flag: str) -> list[str]:
-    return [f"unknown flag: {flag}", "See 'docker buildx build --help'."]
-
-
 @pytest.mark.parametrize(
-    ("version", "lines", "expected"),
+    ("version", "flags", "expected"),
     [
-        ((0, 11, 2), unknown("--annotation"), "0.11.2. The option annotations needs 0.12.0 or newer."),
-        ((0, 9, 1), unknown("--annotation"), "0.9.1. The option annotations needs 0.12.0 or newer."),
-        ((0, 9, 1), unknown("--provenance"), "0.9.1. prefect-docker-attest needs 0.10.2 or newer."),
+        ((0, 11, 2), ["--annotation"], "0.11.2. The option annotations needs 0.12.0 or newer."),
+        ((0, 9, 1), ["--annotation"], "0.9.1. The option annotations needs 0.12.0 or newer."),
+        ((0, 9, 1), ["--provenance"], "0.9.1. prefect-docker-attest needs 0.10.2 or newer."),
         ((0, 10, 1), [], "0.10.1. prefect-docker-attest needs 0.10.2 or newer."),
     ],
     ids=str,
 )
 def test_the_error_for_an_old_buildx_names_the_required_version(
-    version: tuple[int, ...], lines: list[str], expected: str
+    version: tuple[int, ...], flags: list[str], expected: str
 ) -> None:
-    assert str(too_old(version, lines)).startswith(f"The buildx plugin is too old: {expected}")
+    assert str(too_old(version, flags)).startswith(f"The buildx plugin is too old: {expected}")
 
 
 @pytest.mark.parametrize(
-    ("version", "lines"),
-    [((0, 10, 2), []), ((0, 12, 0), unknown("--annotation")), ((0, 11, 2), unknown("--nosuch"))],
+    ("version", "flags"),
+    [((0, 10, 2), []), ((0, 12, 0), ["--annotation"]), ((0, 11, 2), ["--nosuch"])],
     ids=str,
 )
-def test_a_new_buildx_causes_no_error(version: tuple[int, ...], lines: list[str]) -> None:
-    assert too_old(version, lines) is None
+def test_a_new_buildx_causes_no_error(version: tuple[int, ...], flags: list[str]) -> None:
+    assert too_old(version, flags) is None
 
 
 def test_a_dockerignore_that_is_too_long_has_a_tip() -> None:
     line = "ERROR: failed to solve: Internal: header list size to send violates the maximum size (16 MiB) set by server"
-    assert ".dockerignore is too long" in failure_text(1, [line], "Dockerfile")
+    assert ".dockerignore is too long" in text_of(1, [line])
 
 
 def test_an_option_error_shows_the_value_if_it_is_given() -> None:
@@ -180,7 +187,7 @@ COPIES: dict[str, Callable[[Exception], Exception]] = {
         # A generator cannot be pickled.
         OptionError("target", "a reason", (number for number in range(2))),
         OptionError("target", "a reason"),
-        BuildFailed("failed", "its output"),
+        BuildFailed(Failure("failed", ("why",), "what to do", "its output")),
     ],
     ids=["with a value", "without", "failed build"],
 )
@@ -193,7 +200,7 @@ def test_an_error_survives_a_copy(made: str, error: Exception) -> None:
 
 def test_an_error_comes_back_from_a_process_pool() -> None:
     with ProcessPoolExecutor(1) as pool:
-        future = pool.submit(docker_py_options.read, {"path": ".", "ssh": 1})
+        future = pool.submit(docker_py_options.docker_py_request, {"path": ".", "ssh": 1})
         error = future.exception(timeout=60)
     assert isinstance(error, OptionError)
     assert str(error).startswith("ssh=1 ")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from prefect_docker_attest.errors import OptionError
-from prefect_docker_attest.options import python_on_whales
+from prefect_docker_attest.options import whales_options
 from prefect_docker_attest.options.table import ROWS, arguments
 
 whales = pytest.importorskip("python_on_whales")
@@ -50,7 +50,7 @@ VALUES: dict[str, list[tuple[Any, list[str] | str]]] = {
         ({}, []),
         ({"type": "local", "dest": "x"}, "Prefect needs the image in"),
     ],
-    "platforms": [(["a/b", "c/d"], ["--platform=a/b", "--platform=c/d"])],
+    "platforms": [(["linux/amd64", "arm64"], ["--platform=linux/amd64", "--platform=arm64"]), (["x64"], "Write 'amd64'")],
     "progress": [(False, []), ("tty", [])],
     "provenance": [(True, ["--provenance=true"]), ({"mode": "max"}, ["--provenance=mode=max"])],
     "pull": [(True, ["--pull"]), (False, [])],
@@ -71,17 +71,17 @@ ONE_BY_ONE = [(name, *value) for name, values in VALUES.items() for value in val
 )
 def test_table_and_special_options_make_the_signature_of_this_python_on_whales() -> None:
     rows = [row.python_on_whales for row in ROWS if row.python_on_whales]
-    accounted_for = [*rows, *python_on_whales.SPECIAL, *python_on_whales.IGNORED]
+    accounted_for = [*rows, *whales_options.SPECIAL, *whales_options.IGNORED]
     assert sorted(accounted_for) == sorted(inspect.signature(whales.docker.buildx.build).parameters)
 
 
 def test_every_option_has_test_values() -> None:
     rows = {row.python_on_whales for row in ROWS if row.python_on_whales}
-    assert set(VALUES) == rows | python_on_whales.SPECIAL.keys() | python_on_whales.IGNORED.keys()
+    assert set(VALUES) == rows | whales_options.SPECIAL.keys() | whales_options.IGNORED.keys()
 
 
 def _arguments(**options: Any) -> list[str]:
-    read = python_on_whales.read({"context_path": "/somewhere", **options})
+    read = whales_options.whales_request({"context_path": "/somewhere", **options})
     return arguments(read.options, list(read.options.build_args), "/metadata.json")
 
 
@@ -103,13 +103,6 @@ def test_none_counts_as_unset(name: str) -> None:
     assert _arguments(**{name: None}) == _arguments()
 
 
-def test_options_that_are_no_flags_are_read_too() -> None:
-    read = python_on_whales.read({"context_path": "/", "metadata_file": Path("/x"), "progress": False})
-    assert (read.metadata_file, read.shows_progress) == ("/x", False)
-    read = python_on_whales.read({"context_path": "/"})
-    assert (read.metadata_file, read.shows_progress) == (None, True)
-
-
 def test_an_option_that_python_on_whales_lacks_is_a_type_error() -> None:
     with pytest.raises(TypeError, match="unexpected keyword argument 'annotations'"):
-        python_on_whales.read({"context_path": "/", "annotations": {"a": "b"}})
+        whales_options.whales_request({"context_path": "/", "annotations": {"a": "b"}})
