@@ -69,5 +69,13 @@ class Builder:
         """Whether this is the engine's own builder."""
         return self.driver == "docker"
 
+    @property
+    def is_substitute(self) -> bool:
+        """Whether buildx takes this builder in the place of an engine whose socket offers no BuildKit.
+
+        Such a builder has the name of its endpoint, a docker context. Users cannot create one of this name.
+        """
+        return not self.is_engine and self.endpoints[:1] == (self.name,)
+
     def __str__(self) -> str:
         return f"builder {self.name}, driver {self.driver}"

@@ -21,6 +21,12 @@ _EXIT_CODE = re.compile(r"exit code: (\d+)")
 _STEP = re.compile(r"^ > (?P<name>\[[^\]]*\]) ?(?P<instruction>.*?):?$")
 _PREFIXES = re.compile(r"^(ERROR|failed to build|failed to solve|failed to receive status): ")
 _UNKNOWN_FLAG = re.compile(r"unknown flag: (--[\w-]+)")
+_FRONTEND = re.compile(r"#\d+ resolve image config for (?:docker-image://)?(\S+)$")
+# `sha256:ID`, the first digits of an ID as a name, and BuildKit's refusal of all 64 digits.
+_HEXADECIMAL = re.compile(
+    r"^(?P<name>sha256:[0-9a-f]{64}|[0-9a-f]{4,63}): failed to resolve source metadata"
+    r'|^failed to parse stage name "(?P<id>[0-9a-f]{64})"'
+)
 _OUTPUT_LINE = re.compile(r"^\d+\.\d+ ")
 _SEPARATOR = "------"
 _HINTS_OF_DOCKER = ("View build details:", "See 'docker", "Run 'docker", "Usage:", "What's next")
@@ -43,6 +49,7 @@ class Evidence:
         output: output of the failed step, as BuildKit repeats it; ``""`` if there is none
         started: whether buildx started a build; otherwise docker refused the command
         unknown_flags: flags of the command that docker or buildx does not know
+        frontend: image that the build used as the frontend of its Dockerfile; ``""`` if it used BuildKit's own
     """
 
     returncode: int
@@ -55,6 +62,7 @@ class Evidence:
     output: str = ""
     started: bool = False
     unknown_flags: tuple[str, ...] = ()
+    frontend: str = ""
 
     @classmethod
     def of_output(cls, returncode: int, lines: Sequence[str]) -> Self:
@@ -77,7 +85,14 @@ class Evidence:
             _repeated_output(lines),
             any(line.startswith(("#", "ERROR: failed to")) for line in lines),
             tuple(_UNKNOWN_FLAG.findall(error)),
+            next((frontend[1] for line in lines if (frontend := _FRONTEND.match(line))), ""),
         )
+
+    @property
+    def hexadecimal_name(self) -> str:
+        """The base image that could not be found, if its name has the form of an image ID; else ``""``."""
+        match = _HEXADECIMAL.match(self.cause)
+        return (match["name"] or match["id"]) if match else ""
 
     @property
     def is_exec_format_error(self) -> bool:

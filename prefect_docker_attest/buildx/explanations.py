@@ -12,17 +12,23 @@ import os
 import re
 import shutil
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+from prefect_docker_attest.buildx.explanation_table import matching_explanation
 from prefect_docker_attest.failures import Failure
 from prefect_docker_attest.names import logger, variable
+from prefect_docker_attest.options.encodings import is_utf16
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from prefect_docker_attest.build_settings import BuildSettings
     from prefect_docker_attest.buildx.builder import Builder
     from prefect_docker_attest.buildx.evidence import Evidence
     from prefect_docker_attest.buildx.target import Target
     from prefect_docker_attest.errors import BuildFailed
+    from prefect_docker_attest.options.table import BuildxOptions
 
 _PREFECT_READS = re.compile(
     r"502 bad gateway|503 service unavailable|500 internal server error|i/o timeout"
@@ -30,112 +36,8 @@ _PREFECT_READS = re.compile(
     re.IGNORECASE,
 )
 
-_CONTAINERD_STORE_URL = "https://docs.docker.com/engine/storage/containerd/"
-_USE_CONTAINERD_STORE = (
-    f"Use the containerd image store ({_CONTAINERD_STORE_URL}), or a BuildKit builder with Prefect's "
-    'build_backend="buildx" and push=True.'
-)
+_START = 4096  # bytes of a Dockerfile that show its encoding
 
-
-class _Explanation(NamedTuple):
-    """An explanation of an error.
-
-    Attributes:
-        cause: pattern of `Evidence.cause`
-        note: sentence; ``""`` if the error says enough. It can contain groups of the pattern
-        tip: what to do
-        concerns: the settings that can be the cause
-    """
-
-    cause: str
-    note: str
-    tip: str
-    concerns: tuple[str, ...] = ()
-
-
-# The first that matches is used. The first two sentences are those of the classic builder, which users and scripts
-# know.
-_EXPLANATIONS = (
-    _Explanation(
-        r"(?:failed to read dockerfile: open|resolve : lstat) \S+: no such file",
-        "Cannot locate specified Dockerfile: {dockerfile}",
-        "Check the path. It is relative to the build context.",
-    ),
-    _Explanation(
-        r'failed to (?:compute cache key|calculate checksum)[^\n]*?"(?P<file>[^"]+)": not found',
-        "COPY failed: {file} is not in the build context.",
-        "Check the path and .dockerignore.",
-    ),
-    _Explanation(
-        r"no match for platform in manifest|no matching manifest for",
-        "The base image has no variant for the platform.",
-        "`docker buildx imagetools inspect IMAGE` lists the platforms of the base image.",
-        ("platform",),
-    ),
-    _Explanation(
-        r"401 Unauthorized|403 Forbidden|insufficient_scope|authorization failed|no basic auth credentials",
-        "The registry did not accept the credentials.",
-        "Run `docker login REGISTRY`, and build again.",
-    ),
-    _Explanation(
-        r"failed to resolve source metadata for [^\n]*(?:not found|does not exist|no such host)",
-        "",
-        "Check the base image's name, tag and registry: `docker buildx imagetools inspect IMAGE`. If only this Docker "
-        "Engine has the base image, push it to a registry, or run `docker buildx use default`.",
-    ),
-    _Explanation(
-        r'exporter "\w+" could not be found',
-        "This builder cannot export images: it is part of a Docker Engine with the graphdriver image store.",
-        "Use a builder of `docker buildx create`, or an engine with the containerd image store as builder.",
-    ),
-    _Explanation(
-        r"exporting manifest lists|[Mm]ulti-platform build is not supported",
-        "Several platforms need the containerd image store.",
-        _USE_CONTAINERD_STORE,
-    ),
-    _Explanation(
-        r"[Aa]ttestation is not supported",
-        "Attestations need the containerd image store.",
-        _USE_CONTAINERD_STORE,
-    ),
-    _Explanation(
-        r"multi-node builds currently not supported",
-        "A builder with several nodes cannot load an image for several platforms.",
-        'Use Prefect\'s build_backend="buildx" with push=True.',
-    ),
-    _Explanation(
-        r"[Cc]annot connect to the Docker daemon|error during connect|(?<!Service )Unavailable(?: desc =|:)",
-        "",
-        "Check that Docker runs: `docker info`. Check DOCKER_HOST and `docker context ls`, which select the engine.",
-    ),
-    _Explanation(
-        r"no builder \S+ found",
-        "",
-        "`docker buildx ls` lists the builders. builder=, BUILDX_BUILDER or `docker buildx use` selects one.",
-    ),
-    _Explanation(
-        r"image \"[^\"]+\": already exists",
-        "Another build used the same tag at the same time.",
-        "Use a different tag for each build, or run the builds one after another.",
-    ),
-    _Explanation(
-        r"header list size to send violates the maximum size|grpc: received message larger than max",
-        "The .dockerignore is too long for BuildKit.",
-        "List folders or patterns in it instead of single files.",
-    ),
-    _Explanation(
-        r"no space left on device",
-        "",
-        "`docker system df` shows what uses the disk. `docker buildx prune` deletes the build cache.",
-    ),
-    _Explanation(
-        r"Cache export is not supported|cache exporter",
-        "",
-        f"Use the containerd image store ({_CONTAINERD_STORE_URL}), or the cache type=inline, which is stored in the "
-        "image.",
-        ("cache_to",),
-    ),
-)
 _EXEC_FORMAT = "The build ran a program for another processor (exec format error)."
 _EMULATE = (
     "Run `docker run --privileged --rm tonistiigi/binfmt --install all`, or use a builder on a machine with that "
@@ -143,25 +45,82 @@ _EMULATE = (
 )
 
 
-def explain(evidence: Evidence, dockerfile: str) -> Failure:
+def explain(evidence: Evidence, options: BuildxOptions, builder: Builder | None, *, named_id: str = "") -> Failure:
     """Return the failure of a ``docker buildx build``, with an explanation if the evidence is certain.
 
     Args:
         evidence: what the output of the build proves
-        dockerfile: path of the Dockerfile on the command line
+        options: options of the build
+        builder: the builder; `None` if it is not known
+        named_id: the ID of an image of the engine that the Dockerfile names as a base image (see `named_image_id`)
     """
     failure = _ended(evidence)
     if evidence.step or evidence.exit_code is not None:
         failure = failure.with_note(_step_sentence(evidence))
     if evidence.is_exec_format_error:
         return replace(failure.with_note(_EXEC_FORMAT, tip=_EMULATE), concerns=("platform",))
-    for explanation in _EXPLANATIONS:
-        if named := re.search(explanation.cause, evidence.cause):
-            note = explanation.note.format(dockerfile=dockerfile, **named.groupdict())
-            return replace(failure.with_note(note, tip=explanation.tip), concerns=explanation.concerns)
-    if evidence.cause.startswith("failed to push"):
-        failure = replace(failure, concerns=("push_from_builder",))
-    return failure
+    if encoding := _encoding(options, evidence):
+        return failure.with_note(encoding, tip="Save it as UTF-8. In PowerShell: `Set-Content -Encoding utf8`.")
+    if named_id:
+        return failure.with_note(
+            f"{named_id} is the ID of an image in the Docker Engine. BuildKit takes names of images, not IDs.",
+            tip=f"Run `docker tag {named_id} NAME`, and write NAME in the Dockerfile.",
+        )
+    explained = matching_explanation(evidence, builder)
+    if explained is None:
+        return failure
+    row, match = explained
+    named = match.groupdict()
+    values = {
+        **named,
+        "dockerfile": options.file or "Dockerfile",
+        "frontend": evidence.frontend,
+        "frontend_source": _frontend_source(options),
+        "builder": builder.name if builder else "",
+        "cache_to": _shown_entry(options.cache_to, named.get("type", "")),
+    }
+    failure = failure.with_note(row.note.format(**values), tip=row.tip.format(**values))
+    return replace(failure, concerns=row.concerns)
+
+
+def _frontend_source(options: BuildxOptions) -> str:
+    by_argument = "BUILDKIT_SYNTAX" in options.build_args
+    return "the build argument BUILDKIT_SYNTAX" if by_argument else "its line `syntax=`"
+
+
+def _shown_entry(entries: Sequence[str], wrong_type: str) -> str:
+    """Return the cache entry of this type, without the attributes that can be credentials."""
+    for entry in entries:
+        parts = [part.strip() for part in entry.split(",")]
+        if f"type={wrong_type}" in parts or len(entries) == 1:
+            return ",".join(part for part in parts if part.partition("=")[0] in ("type", "ref", "dest", "mode"))
+    return f"type={wrong_type}"
+
+
+def _encoding(options: BuildxOptions, evidence: Evidence) -> str:
+    """Return a sentence about the Dockerfile if it is in UTF-16, as PowerShell's ``>`` writes it; else ``""``."""
+    if evidence.process or options.context == "-" or options.file == "-":
+        return ""
+    path = Path(options.file or os.path.join(options.context, "Dockerfile"))
+    try:
+        with path.open("rb") as file:
+            start = file.read(_START)
+    except (OSError, ValueError):
+        return ""
+    return f"{path} is in UTF-16, but BuildKit reads UTF-8." if is_utf16(start) else ""
+
+
+def named_image_id(evidence: Evidence, target: Target) -> str:
+    """Return the ID of an image that the Dockerfile names as a base image, if the engine has such an image; else ``""``.
+
+    A name of 12 hexadecimal digits can also be a repository.
+    """
+    image = evidence.hexadecimal_name
+    try:
+        known = target.image_id(image) if image else None
+    except Exception:  # docker-py raises different ones; the error of the build is more important
+        return ""
+    return image if known and known.removeprefix("sha256:").startswith(image.removeprefix("sha256:")) else ""
 
 
 def _ended(evidence: Evidence) -> Failure:
@@ -206,6 +165,12 @@ def naming_builder(failure: Failure, builder: Builder | None) -> Failure:
     """Add the builder to a failure, unless it is the engine's own, or is not known."""
     if builder is None or builder.is_engine:
         return failure
+    if builder.is_substitute:
+        note = (
+            f"buildx gets no BuildKit from the engine's socket, so it would start one in a container (driver "
+            f"{builder.driver})."
+        )
+        return failure.with_note(note, tip="Check what offers the socket: `docker info`.")
     note = f"The builder {builder.name} (driver {builder.driver}) is outside this Docker Engine."
     return failure.with_note(note, tip=f"Check the builder with `docker buildx inspect {builder.name}`.")
 
@@ -246,7 +211,7 @@ def naming_engine(failure: Failure, target: Target) -> Failure:
         return failure
     note = f"The engine is Podman {podman}. It has no BuildKit, so buildx runs the image moby/buildkit there."
     tip = "Set DOCKER_HOST to a Docker Engine, or select a builder outside Podman with `docker buildx use`."
-    return replace(failure.with_note(note), tip=tip)
+    return replace(failure.with_note(note), tip=f"{failure.tip} {tip}".strip())
 
 
 def cannot_start(error: OSError) -> Failure:

@@ -20,6 +20,7 @@ from prefect_docker_attest.errors import BuildFailed
 from prefect_docker_attest.failures import Failure
 from prefect_docker_attest.names import SETTING, logger
 from prefect_docker_attest.options import default_values
+from prefect_docker_attest.options.encodings import check_dockerignore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -77,10 +78,12 @@ def prepare(
 
     Raises:
         OptionError: the engine does not support an option, or the value of a setting is wrong
+        BuildFailed: the .dockerignore is in UTF-16
         OSError: docker cannot be started
     """
     for warning in request.warnings:
         logger.warning("%s", warning)
+    check_dockerignore(request.options.context, request.options.file)
     settings = settings.without(request.own)
     options = _complete(request, target)
     pushes = settings.push_from_builder and _builder_pushes(options, target, loads)
@@ -196,9 +199,12 @@ def _explained(build: PreparedBuild, outcome: Outcome) -> Failure:
     evidence = Evidence.of_output(outcome.returncode, outcome.lines)
     if not evidence.started and (unusable := docker_cli.plugin_failure(docker, evidence.unknown_flags)):
         return unusable
-    failure = explanations.explain(evidence, options.file or "Dockerfile")
-    # The output of a build that fails immediately does not name the builder.
-    builder = outcome.builder or docker_cli.find_builder(docker, options.builder)
+    builder = outcome.builder
+    if builder is None or not builder.is_engine:
+        # The output names only the builder's driver. That of a build that fails immediately does not name the builder.
+        builder = docker_cli.find_builder(docker, builder.name if builder else options.builder) or builder
+    named_id = explanations.named_image_id(evidence, build.target)
+    failure = explanations.explain(evidence, options, builder, named_id=named_id)
     return explanations.naming_builder(failure, builder)
 
 

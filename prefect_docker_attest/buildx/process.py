@@ -78,6 +78,7 @@ class Command:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            cwd=_other_folder(),
         )
         # Line ends are not translated, because a carriage return is part of the output.
         stdout = cast("IO[bytes]", self._process.stdout)
@@ -186,3 +187,12 @@ class Command:
                 if not self._over.wait(_GRACE):
                     self._signal(getattr(signal, "SIGKILL", signal.SIGTERM))
                 return
+
+
+def _other_folder() -> str | None:
+    """Return a folder for the child if the current one was deleted; `None` for the current one."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return os.sep
+    return None

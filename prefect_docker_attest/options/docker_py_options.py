@@ -84,7 +84,9 @@ def docker_py_request(docker_py_options: Mapping[str, Any]) -> BuildRequest:
     given = {name: value for name, value in docker_py_options.items() if value is not None}
     _check_as_docker_py(given)
     _refuse(given)
-    converted = {row.name: row.convert(name, given[name]) for name, row in _ROWS.items() if name in given}
+    # docker-py reads the Dockerfile's path relative to the context.
+    rows = {name: row for name, row in _ROWS.items() if name in given and row.name != "file"}
+    converted = {row.name: row.convert(name, given[name]) for name, row in rows.items()}
     platforms = (*values.platforms("platform", given.get("platform")), *converted.get("platforms", ()))
     idle_timeout = _idle_timeout(given.get("timeout"))
     context = docker_py_context.build_context(

@@ -48,7 +48,9 @@ def path(option: str, value: object) -> str:
 
 def absolute_path(option: str, value: object) -> str:
     """The absolute form of a path, which buildx cannot read as a flag, as ``-`` (standard input) or as a URL."""
-    return os.path.abspath(path(option, value))
+    named = path(option, value)
+    # The current directory can be deleted: only a relative path needs it.
+    return os.path.normpath(named) if os.path.isabs(named) else os.path.abspath(named)
 
 
 def optional_string(option: str, value: object) -> str | None:
