@@ -126,7 +126,7 @@ def test_pickled_settings_are_equal_in_another_process(from_wheel: Environment, 
     assert_loaded(without_us.call(loaded, pickles, [*VARIABLES]), docker=None, variables={})
 
 
-def values() -> dict[str, object]:
+def of_a_build() -> dict[str, object]:
     from prefect_docker_attest.build_settings import DEFAULTS
     from prefect_docker_attest.patches.settings_reader import read_settings
 
@@ -135,8 +135,8 @@ def values() -> dict[str, object]:
 
 
 def test_a_build_reads_them(from_wheel: Environment) -> None:
-    assert from_wheel.call(values, variables=VARIABLES) == {**FIELDS, "push_from_builder": True}
-    assert from_wheel.call(values) == {**dict.fromkeys(FIELDS, ""), "push_from_builder": False}
+    assert from_wheel.call(of_a_build, variables=VARIABLES) == {**FIELDS, "push_from_builder": True}
+    assert from_wheel.call(of_a_build) == {**dict.fromkeys(FIELDS, ""), "push_from_builder": False}
 
 
 def test_a_build_reads_them_if_the_package_is_imported_after_prefect(
