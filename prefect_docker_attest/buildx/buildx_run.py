@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prefect_docker_attest.buildx.builder import Builder
-from prefect_docker_attest.buildx.cache import CacheExports, ignored_caches
+from prefect_docker_attest.buildx.cache import CacheErrors, ignored_caches
 from prefect_docker_attest.buildx.explanations import cannot_start
 from prefect_docker_attest.buildx.guard import Guard
 from prefect_docker_attest.buildx.process import Command
@@ -88,7 +88,7 @@ class Outcome:
         lines: the last lines of its output, without their line ends
         builder: the builder that the output names; `None` if it names none, as a build that fails immediately
         metadata_file: path of the file to which buildx has written its metadata
-        cache_errors: errors of caches that could not be written
+        cache_errors: errors of caches
     """
 
     returncode: int
@@ -96,7 +96,7 @@ class Outcome:
     lines: Sequence[str]
     builder: Builder | None
     metadata_file: Path
-    cache_errors: Sequence[str]
+    cache_errors: CacheErrors
 
 
 class BuildxRun:
@@ -107,27 +107,29 @@ class BuildxRun:
         self._mask = build_args.Mask(options.build_args)
         self._metadata_file = metadata_file
         self._tail: deque[str] = deque(maxlen=_KEPT_LINES)
-        self._cache_exports = CacheExports()
+        self._cache_errors = CacheErrors()
         self._builder: Builder | None = None
 
     def lines(self) -> Iterator[str]:
         """Yield the lines of the output when they are printed. Values of build arguments are replaced with names."""
-        starts = True
+        starts, comment = True, ""
         for line in map(self._mask, self._command.lines()):
             # A long line comes in pieces. Only the first piece is kept: another piece could start with "ERROR: ".
             if starts:
                 self._tail.append(line[:_KEPT_CHARACTERS])
-                self._cache_exports.read_line(line)
+                comment = self._cache_errors.read_line(line)
                 self._builder = self._builder or Builder.of_progress(line)
             starts = line.endswith("\n")
             yield line
+            if starts and comment:
+                yield comment
 
     def wait(self) -> Outcome:
         """Return how the build ended. Call it after `lines` has ended."""
         returncode = self._command.wait()
         lines = [line.rstrip("\r\n") for line in self._tail]
-        errors = self._cache_exports.errors
-        return Outcome(returncode, self._command.timed_out, lines, self._builder, self._metadata_file, errors)
+        timed_out, errors = self._command.timed_out, self._cache_errors
+        return Outcome(returncode, timed_out, lines, self._builder, self._metadata_file, errors)
 
 
 def _environment(options: BuildxOptions) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Finds build caches that were not written, or that buildx ignores. The image is built without such a cache. Pure."""
+"""Finds build caches that were not read or written, or that buildx ignores. Pure."""
 
 from __future__ import annotations
 
@@ -11,27 +11,42 @@ if TYPE_CHECKING:
     from prefect_docker_attest.options.table import BuildxOptions
 
 _EXPORTING = re.compile(r"#(?P<step>\d+) exporting (?:cache|to GitHub Actions Cache)")
+_IMPORTING = re.compile(r"#(?P<step>\d+) importing cache manifest from (?P<cache>\S+)")
+_MISSING = re.compile(r": not found$")
 _ERROR = re.compile(r"#(?P<step>\d+) ERROR: (?P<text>.*)")
 
 
-class CacheExports:
-    """Collects the errors of caches that could not be written, from the output of one build."""
+class CacheErrors:
+    """Collects the errors of caches from the output of one build, which BuildKit builds without these caches.
+
+    Attributes:
+        unwritten: errors of caches that could not be written, each once
+        unread: errors of caches that could not be read, although they may exist, each once
+    """
 
     def __init__(self) -> None:
-        self._steps: set[str] = set()
-        self._errors: list[str] = []
+        self._exports: set[str] = set()
+        self._imports: dict[str, str] = {}
+        self.unwritten: dict[str, None] = {}
+        self.unread: dict[str, None] = {}
 
-    def read_line(self, line: str) -> None:
-        """Read a line of the build's output."""
+    def read_line(self, line: str) -> str:
+        """Read a line of the build's output, and return a line to show after it; ``""`` if there is none."""
+        if not line.startswith("#"):
+            return ""
         if export := _EXPORTING.match(line):
-            self._steps.add(export["step"])
-        elif self._steps and (error := _ERROR.match(line)) and error["step"] in self._steps:
-            self._errors.append(error["text"].strip())
-
-    @property
-    def errors(self) -> list[str]:
-        """The errors, each once."""
-        return list(dict.fromkeys(self._errors))
+            self._exports.add(export["step"])
+        elif start := _IMPORTING.match(line):
+            self._imports[start["step"]] = start["cache"]
+        elif (self._exports or self._imports) and (error := _ERROR.match(line)):
+            text = error["text"].strip()
+            if error["step"] in self._exports:
+                self.unwritten[text] = None
+            elif cache := self._imports.get(error["step"]):
+                if _MISSING.search(text):
+                    return f"#{error['step']} There is no cache in {cache} yet. This is normal for the first build.\n"
+                self.unread[f"{cache}: {text}"] = None
+        return ""
 
 
 def ignored_caches(options: BuildxOptions, environment: Mapping[str, str]) -> Iterator[str]:

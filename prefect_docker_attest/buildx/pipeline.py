@@ -20,6 +20,7 @@ from prefect_docker_attest.errors import BuildFailed
 from prefect_docker_attest.failures import Failure
 from prefect_docker_attest.names import SETTING, logger
 from prefect_docker_attest.options import default_values
+from prefect_docker_attest.options.cache_entries import refuse_own_tag
 from prefect_docker_attest.options.encodings import check_dockerignore
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ def prepare(
     options = _complete(request, target)
     pushes = settings.push_from_builder and _builder_pushes(options, target, loads)
     options = default_values.apply_defaults(settings, options, later_name, lambda: target.platform)
+    refuse_own_tag(settings.origin("cache_to"), options.cache_to, options.tags or (later_name,))
     if settings.disable_attestations:
         _warn_of_overruled(options)
         options = options.without_attestations()
@@ -125,8 +127,10 @@ def run(build: PreparedBuild, show: Callable[[str], T]) -> Generator[T, None, Bu
     except BuildFailed as error:
         failure = explanations.naming_settings(error.failure, build.settings)
         raise BuildFailed(explanations.naming_engine(failure, target)) from error
-    for text in outcome.cache_errors:
+    for text in outcome.cache_errors.unwritten:
         logger.warning("The image was built, but its build cache was not written: %s", text)
+    for text in outcome.cache_errors.unread:
+        logger.warning("The image was built without a build cache, which cannot be read: %s", text)
     for warning in base_images.warnings():
         logger.warning("%s", warning)
         if not options.quiet:
