@@ -66,7 +66,9 @@ def run_bounded(
     )
 
 
-def _exchange(process: subprocess.Popen[bytes], content: bytes, longest: int, timeout: float) -> Iterable[bytes]:
+def _exchange(
+    process: subprocess.Popen[bytes], content: bytes, longest: int, timeout: float
+) -> Iterable[bytes | bytearray]:
     """Write standard input, and read both outputs until the command ends.
 
     `Popen.communicate` would wait until the command's own children close the pipes, too.
@@ -120,7 +122,9 @@ def _written(stdin: IO[bytes], content: memoryview) -> int:
         return len(content)
 
 
-def _communicate(process: subprocess.Popen[bytes], content: bytes, longest: int, timeout: float) -> Iterable[bytes]:
+def _communicate(
+    process: subprocess.Popen[bytes], content: bytes, longest: int, timeout: float
+) -> Iterable[bytes | bytearray]:
     """Do the same on Windows, where pipes cannot be selected. Children of the command delay the result."""
     with contextlib.suppress(subprocess.TimeoutExpired):
         return [output[:longest] for output in process.communicate(content, timeout)]

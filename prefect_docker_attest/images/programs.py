@@ -61,9 +61,17 @@ def check_programs(platform: Platform | None, config: Config, layers: Sequence[L
         return Programs("unknown", counts, (), f"the image names no platform; its programs are for {', '.join(counts)}")
     others = {path for path, program in programs.items() if not _runs(program, platform)}
     started = next(filter(others.__contains__, _started(config, files)), None)
-    if started or _most_are_others(config, files, platform):
-        reason = f"; the image starts /{started}, which is for {programs[started].platform}" if started else ""
+    if started:
+        reason = f"; the image starts /{started}, which is for {programs[started].platform}"
         return Programs("wrong", counts, *_summary(others, programs, platform, reason))
+    if _most_are_others(config, files, platform):
+        return Programs("wrong", counts, *_summary(others, programs, platform))
+    return _with_foreign(platform, programs, others, counts)
+
+
+def _with_foreign(
+    platform: Platform, programs: dict[str, Executable], others: Collection[str], counts: dict[str, int]
+) -> Programs:
     # Programs for another operating system count as data: some Python packages contain programs for Windows.
     foreign = [path for path in others if programs[path].system == platform.os]
     return (

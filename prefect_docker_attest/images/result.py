@@ -144,15 +144,10 @@ class Inspection:
         attesting: Iterable[tuple[Descriptor, str | None, tuple[str, ...]]],
         others: Iterable[str],
     ) -> Self:
-        """Return the inspection of an image with these parts.
+        """Return the inspection of what `root` lists.
 
         Args:
-            reference: name of the image, as the user wrote it
-            source: the registry or engine that has the image
-            root: descriptor of the manifest or index
-            images: the images, one for each platform
             attesting: descriptor, digest of the attested image and predicate types of each attestation
-            others: digests of entries of the index that are neither image nor attestation
 
         Raises:
             ImageError: there are no images
