@@ -187,7 +187,6 @@ def read_credentials(entry: Mapping[str, Any]) -> dict[str, str]:
 def _from_helper(store: str, registry: str) -> dict[str, Any] | None:
     """Ask a credential helper; return `None` if it has no credentials. docker-py's own function has no timeout."""
     program = f"docker-credential-{store}"
-    helper = f"docker's credential helper {program}"
     server = auth.INDEX_URL if registry == auth.INDEX_NAME else registry
     problem = ""
     try:
@@ -195,17 +194,17 @@ def _from_helper(store: str, registry: str) -> dict[str, Any] | None:
         if answer.returncode == 0:
             return _credentials(answer.stdout)
         if answer.returncode == subprocesses.TIMED_OUT:
-            problem = f"{helper} did not answer within {_HELPER_TIME} seconds."
+            problem = f"docker's credential helper {program} did not answer within {_HELPER_TIME} seconds."
         elif _NO_CREDENTIALS in answer.stdout:
             return None
         else:
-            problem = f"{helper} for {registry} failed."
+            problem = f"docker's credential helper {program} for {registry} failed."
     except FileNotFoundError:
-        problem = f"{helper} for {registry} is not installed or is not on PATH."
+        problem = f"docker's credential helper {program} for {registry} is not installed or is not on PATH."
     except OSError as error:
-        problem = f"{helper} for {registry} cannot be started ({error.strerror})."
+        problem = f"docker's credential helper {program} for {registry} cannot be started ({error.strerror})."
     except (ValueError, LookupError, TypeError, RecursionError):
-        problem = f"{helper} for {registry} did not return Username and Secret."
+        problem = f"docker's credential helper {program} for {registry} did not return Username and Secret."
     raise ImageError(problem, _SEE_CONFIG.format(registry=registry))
 
 
