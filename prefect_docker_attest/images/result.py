@@ -144,10 +144,7 @@ class Inspection:
         attesting: Iterable[tuple[Descriptor, str | None, tuple[str, ...]]],
         others: Iterable[str],
     ) -> Self:
-        """Return the inspection of what `root` lists.
-
-        Args:
-            attesting: descriptor, digest of the attested image and predicate types of each attestation
+        """Return the inspection of what `root` lists. Of each attestation, it needs three of its values.
 
         Raises:
             ImageError: there are no images
