@@ -7,11 +7,14 @@ import os
 import sys
 import threading
 from dataclasses import asdict
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from prefect_docker_attest.terminal import console
+
+if TYPE_CHECKING:
+    from prefect_docker_attest.platforms import Platform
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
@@ -61,13 +64,13 @@ def doctor(as_json: bool) -> None:
     _leave(0 if all_passed(checks) else 1)
 
 
-def _platforms(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
-    from prefect_docker_attest.images import platforms
+def _platforms(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> list[Platform]:
+    from prefect_docker_attest.images.checks import expected_platform
 
     try:
-        return tuple(map(platforms.normal, values))
+        return [expected_platform(value) for value in values]
     except ValueError as error:
-        raise click.BadParameter(f"{error}.") from None
+        raise click.BadParameter(str(error)) from None
 
 
 @main.command()
@@ -102,7 +105,7 @@ def inspect(  # noqa: PLR0917 click passes each option as an argument
     fail_on_attestations: bool,
     fail_on_corruption: bool,
     fail_on_platform: bool,
-    expected: tuple[str, ...],
+    expected: list[Platform],
     as_json: bool,
 ) -> None:
     """Show an image's manifests, platforms and attestations.
@@ -113,37 +116,21 @@ def inspect(  # noqa: PLR0917 click passes each option as an argument
     Exit code: 0 if all images were inspected and pass the --fail-on and --expect-platform checks, 1 if an image cannot
     be inspected or fails such a check.
     """
-    from prefect_docker_attest.images import platforms, report
-    from prefect_docker_attest.images.run import inspect_images
+    from prefect_docker_attest.images.checks import Checks
+    from prefect_docker_attest.images.inspection_report import Report
+    from prefect_docker_attest.images.inspections import inspect_images
     from prefect_docker_attest.terminal import Bars
 
     bars = Bars()
-    found: list[dict[str, Any]] = []
-    failures: list[dict[str, str]] = []
-    failed = False
-    verify_layers |= fail_on_corruption or fail_on_platform
+    checks = Checks(fail_on_attestations, fail_on_corruption, fail_on_platform, expected)
+    report = Report(checks, as_json=as_json)
     with bars.shown():
-        for result in inspect_images(images, bars.meter, engine=engine, verify_layers=verify_layers):
-            inspection = result.inspection
-            if inspection is None:
-                failures.append({"reference": result.reference, "error": f"{result.error} {result.tip}".strip()})
-                with bars.hidden():
-                    report.show_error(console(stderr=True), result.reference, result.error, result.tip)
-                continue
-            missing = platforms.missing(expected, (image.platform for image in inspection.images))
-            failed |= bool(missing)
-            failed |= fail_on_attestations and bool(inspection.attestations)
-            failed |= fail_on_corruption and inspection.state != "sound"
-            failed |= fail_on_platform and not all(image.programs.can_start for image in inspection.images)
-            if as_json:
-                found.append({**asdict(inspection), "missing_platforms": missing, "republish": result.republish})
-                continue
+        for result in inspect_images(
+            images, bars.meter, engine=engine, verify_layers=verify_layers or checks.read_layers
+        ):
             with bars.hidden():
-                report.show_inspection(console(), inspection, missing, result.republish)
-    failed |= bool(failures)
-    if as_json:
-        _print_json({"ok": not failed, "images": found, "errors": failures})
-    sys.exit(1 if failed else 0)
+                report.show(result)
+    sys.exit(0 if report.conclude() else 1)
 
 
 def _print_json(value: object) -> None:

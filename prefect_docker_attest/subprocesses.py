@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import os
+import selectors
 import signal
 import subprocess
-import threading
-from typing import IO, TYPE_CHECKING
+import time
+from typing import IO, TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 TIMED_OUT = 124
 """Exit code of a command that was stopped because it took too long. coreutils' ``timeout`` uses the same code."""
 
 _PIECE = 1 << 16  # bytes
-_LAST_OUTPUT = 1  # seconds to wait for output after the command has ended
+_LAST_OUTPUT = 1  # seconds to read output after the command has ended
+_POLL_INTERVAL = 0.02  # seconds. A child of the command can keep the pipes open after the command has ended.
 
 
 def run_bounded(
@@ -47,45 +49,86 @@ def run_bounded(
         env=environment,
         start_new_session=True,
     )
-    kept = bytearray(), bytearray()
-    # A child of the command can keep the pipes open after the command has ended, so the threads are daemons.
-    readers = [
-        threading.Thread(target=_read, args=(stream, output, longest), daemon=True)
-        for stream, output in zip((process.stdout, process.stderr), kept, strict=True)
-    ]
-    writer = threading.Thread(target=_write, args=(process.stdin, stdin.encode()), daemon=True)
-    # With a timeout, `Popen.wait` looks for the end of the command only every 50 ms. A thread can wait without one.
-    end = threading.Thread(target=process.wait, daemon=True)
-    for thread in (writer, *readers, end):
-        thread.start()
+    exchange = _exchange if os.name == "posix" else _communicate
     try:
-        end.join(timeout)
+        outputs = exchange(process, stdin.encode(), longest, timeout)
     finally:
-        code = process.returncode
+        code = process.poll()
         if code is None:
             _kill(process)
             code = TIMED_OUT
-    for reader in readers:
-        reader.join(_LAST_OUTPUT)
-    out, err = (bytes(output[:longest]).decode(errors="replace") for output in kept)
+        for stream in (process.stdin, process.stdout, process.stderr):
+            with contextlib.suppress(OSError):  # the command did not read its input
+                cast("IO[bytes]", stream).close()
+    out, err = (bytes(output[:longest]).decode(errors="replace") for output in outputs)
     return subprocess.CompletedProcess(
         arguments, code, out, err if code != TIMED_OUT else f"no answer within {timeout:g} seconds"
     )
 
 
-def _read(stream: IO[bytes], output: bytearray, longest: int) -> None:
-    with contextlib.suppress(OSError, ValueError), stream:
-        while piece := os.read(stream.fileno(), _PIECE):
-            if len(output) < longest:
-                output += piece
+def _exchange(
+    process: subprocess.Popen[bytes], content: bytes, longest: int, timeout: float
+) -> Iterable[bytes | bytearray]:
+    """Write standard input, and read both outputs until the command ends.
+
+    `Popen.communicate` would wait until the command's own children close the pipes, too.
+    """
+    stdin, stdout, stderr = cast("tuple[IO[bytes], ...]", (process.stdin, process.stdout, process.stderr))
+    outputs = {stdout: bytearray(), stderr: bytearray()}
+    left = memoryview(content)
+    os.set_blocking(stdin.fileno(), False)
+    end = time.monotonic() + timeout
+    with selectors.DefaultSelector() as pipes:
+        pipes.register(stdin, selectors.EVENT_WRITE)
+        for stream in outputs:
+            pipes.register(stream, selectors.EVENT_READ)
+
+        def transfer(seconds: float) -> bool:
+            """Read and write what the pipes allow, and return whether something was read or written."""
+            nonlocal left
+            ready = pipes.select(seconds)
+            for key, _ in ready:
+                if key.fileobj is stdin:
+                    with contextlib.suppress(BlockingIOError):
+                        left = left[_written(stdin, left) :]
+                    done = not left
+                else:
+                    stream = cast("IO[bytes]", key.fileobj)
+                    piece = os.read(stream.fileno(), _PIECE)
+                    outputs[stream] += piece if len(outputs[stream]) < longest else b""
+                    done = not piece
+                if done:
+                    pipes.unregister(key.fileobj)
+                    cast("IO[bytes]", key.fileobj).close()
+            return bool(ready)
+
+        while process.poll() is None and (seconds := end - time.monotonic()) > 0:
+            if pipes.get_map():
+                transfer(min(seconds, _POLL_INTERVAL))
+            else:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(seconds)
+        # What the command has written is in the pipes. Its children may still write.
+        end = time.monotonic() + _LAST_OUTPUT
+        while pipes.get_map() and transfer(0) and time.monotonic() < end:
+            pass
+    return outputs.values()
 
 
-def _write(stream: IO[bytes], content: bytes) -> None:
-    with contextlib.suppress(OSError, ValueError):  # the command does not read its input
-        try:
-            stream.write(content)
-        finally:
-            stream.close()
+def _written(stdin: IO[bytes], content: memoryview) -> int:
+    try:
+        return os.write(stdin.fileno(), content)
+    except BrokenPipeError:  # the command does not read its input
+        return len(content)
+
+
+def _communicate(
+    process: subprocess.Popen[bytes], content: bytes, longest: int, timeout: float
+) -> Iterable[bytes | bytearray]:
+    """Do the same on Windows, where pipes cannot be selected. Children of the command delay the result."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        return [output[:longest] for output in process.communicate(content, timeout)]
+    return b"", b""
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

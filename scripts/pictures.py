@@ -23,8 +23,8 @@ from rich.console import Console
 from engines import private
 from prefect_docker_attest.doctor.report import Report
 from prefect_docker_attest.doctor.run import run_checks
-from prefect_docker_attest.images import report
-from prefect_docker_attest.images.run import inspect_images
+from prefect_docker_attest.images.inspection_report import show_inspection
+from prefect_docker_attest.images.inspections import inspect_images
 from prefect_docker_attest.terminal import Bars
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def draw_inspect(engines: PrivateDocker) -> None:
                 found, reference=replaced(found.reference, names), source=replaced(found.source, names)
             )
             command = replaced(result.republish, names) if result.republish else None
-            report.show_inspection(console, shown, [], command)
+            show_inspection(console, shown, [], command)
 
 
 def replaced(text: str, names: dict[str, str]) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from prefect_docker_attest.images import manifest
+from prefect_docker_attest.platforms import Platform
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,6 +25,7 @@ LONGEST_DOCUMENT = 4 << 20
 
 _MOST_VALUES = 250_000  # values in one document. Python needs up to 230 bytes for each: 60 MB
 _LONGEST_NAME = 255  # characters
+_PLATFORM = ("os", "architecture", "variant")
 _SHOWN = 80  # characters of a wrong value that an error message shows
 _KINDS: dict[type[Any], str] = {dict: "an object", list: "a list", str: "a string"}
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -52,7 +54,7 @@ class Descriptor:
         media_type: media type of the content, as the document names it
         digest: digest of the content, ``sha256:<64 hexadecimal digits>``
         size: size of the content, in bytes
-        platform: platform of the image, such as ``linux/arm64/v8``; `None` if the descriptor names no platform
+        platform: platform of the image; `None` if the descriptor names no platform
         urls: whether the descriptor lists other addresses of the content
         is_attestation: whether BuildKit marked the content as an attestation
         attested_image: digest of the image that the attestation describes
@@ -62,7 +64,7 @@ class Descriptor:
     media_type: str
     digest: str
     size: int
-    platform: str | None = None
+    platform: Platform | None = None
     urls: bool = False
     is_attestation: bool = False
     attested_image: str | None = None
@@ -119,12 +121,16 @@ class Manifest:
         return tuple(layer.predicate_type for layer in self.layers if layer.predicate_type)
 
 
+NO_MANIFEST = Manifest(None, (), "")
+"""Stands for a manifest that the registry or engine does not have."""
+
+
 @dataclass(frozen=True)
 class Config:
     """The parts of an image's config that the inspection uses.
 
     Attributes:
-        platform: such as ``linux/arm64``; `None` if the config names no platform
+        platform: platform of the image; `None` if the config names no platform
         diff_ids: digests of the uncompressed layers, from the lowest to the highest
         entrypoint: the words of ``ENTRYPOINT``
         command: the words of ``CMD``
@@ -132,7 +138,7 @@ class Config:
         working_directory: absolute path; ``""`` if the config names none
     """
 
-    platform: str | None
+    platform: Platform | None
     diff_ids: tuple[str, ...]
     entrypoint: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
@@ -269,11 +275,12 @@ def _annotation(annotations: Mapping[str, Any], name: str) -> str | None:
     return text if isinstance(text, str) and len(text) <= _LONGEST_NAME else None
 
 
-def _platform(value: Mapping[str, Any], where: str) -> str | None:
-    for name in ("os", "architecture", "variant"):
-        if len(found := _get(value, name, str, f"{where}: ")) > _LONGEST_NAME:
-            raise ImageError(f"{where}: {name} must be a short name, not {_shown(found)}.")
-    return manifest.platform_name(value)
+def _platform(value: Mapping[str, Any], where: str) -> Platform | None:
+    words = [_get(value, name, str, f"{where}: ") for name in _PLATFORM]
+    for name, word in zip(_PLATFORM, words, strict=True):
+        if len(word) > _LONGEST_NAME:
+            raise ImageError(f"{where}: {name} must be a short name, not {_shown(word)}.")
+    return Platform.of_document(*words)
 
 
 def _strings(value: Mapping[str, Any], name: str, where: str) -> tuple[str, ...]:
@@ -288,12 +295,12 @@ def _strings(value: Mapping[str, Any], name: str, where: str) -> tuple[str, ...]
 
 def _get(value: Mapping[str, Any], name: str, kind: type[Any], where: str) -> Any:
     """Return the member of an object, or an empty value of this kind if the member is absent or null."""
-    found = value.get(name)
-    if found is None:
+    member = value.get(name)
+    if member is None:
         return kind()
-    if not isinstance(found, kind):
-        raise ImageError(f"{where}{name} must be {_KINDS[kind]}, not {_shown(found)}.")
-    return found
+    if not isinstance(member, kind):
+        raise ImageError(f"{where}{name} must be {_KINDS[kind]}, not {_shown(member)}.")
+    return member
 
 
 def _shown(value: object) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from prefect_docker_attest.images import documents, manifest
+from prefect_docker_attest.images import documents
 from prefect_docker_attest.images.documents import ImageError
 from prefect_docker_attest.images.programs import UNCHECKED
-from prefect_docker_attest.images.result import Attestation, Image, Inspection, worst
+from prefect_docker_attest.images.result import Image, Inspection
+from prefect_docker_attest.platforms import Platform
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from prefect_docker_attest.images.documents import Descriptor
 
 
-def inspection(answer: Mapping[str, Any], reference: str, engine: str) -> Inspection:
+def listed_inspection(answer: Mapping[str, Any], reference: str, engine: str) -> Inspection:
     """Convert the response to ``GET /images/NAME/json?manifests=1``.
 
     The response has neither layers nor predicate types of attestations.
@@ -30,7 +31,7 @@ def inspection(answer: Mapping[str, Any], reference: str, engine: str) -> Inspec
     """
     root = documents.read_descriptor(answer.get("Descriptor"), f"{engine}: Descriptor")
     images: list[Image] = []
-    attesting: list[tuple[Descriptor, str | None]] = []
+    attesting: list[tuple[Descriptor, str | None, tuple[str, ...]]] = []
     others: list[str] = []
     for number, entry in enumerate(_list(answer["Manifests"])):
         descriptor = documents.read_descriptor(entry.get("Descriptor"), f"{engine}: Manifests[{number}].Descriptor")
@@ -38,25 +39,15 @@ def inspection(answer: Mapping[str, Any], reference: str, engine: str) -> Inspec
             images.append(_image(entry, descriptor))
         elif entry.get("Kind") == "attestation":
             attested = _member(entry, "AttestationData").get("For")
-            attesting.append((descriptor, attested if isinstance(attested, str) else None))
+            attesting.append((descriptor, attested if isinstance(attested, str) else None, ()))
         else:
             others.append(descriptor.digest)
-    if not images:
-        raise ImageError(f"{reference} is an index that lists no container image.")
-    platforms = {image.digest: image.platform for image in images}
-    attestations = tuple(
-        Attestation(descriptor.digest, descriptor.media_type, attested, platforms.get(attested or ""), ())
-        for descriptor, attested in attesting
-    )
-    state = worst([image.state for image in images])
-    return Inspection(
-        reference, engine, root.digest, root.media_type, tuple(images), attestations, tuple(others), state
-    )
+    return Inspection.of(reference, engine, root, images=images, attesting=attesting, others=others)
 
 
 def _image(entry: Mapping[str, Any], descriptor: Descriptor) -> Image:
-    platform = _member(_member(entry, "ImageData"), "Platform")
-    named = manifest.platform_name({name: text for name, text in platform.items() if isinstance(text, str)})
+    words = map(_member(_member(entry, "ImageData"), "Platform").get, ("os", "architecture", "variant"))
+    named = Platform.of_document(*(word if isinstance(word, str) else None for word in words))
     content = _member(entry, "Size").get("Content")
     size = content - descriptor.size if isinstance(content, int) else 0
     here = entry.get("Available") is True

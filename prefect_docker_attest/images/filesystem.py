@@ -87,24 +87,18 @@ class Filesystem:
 
     def _hide(self, layer: LayerFiles) -> None:
         """Remove the entries of lower layers that a layer removes or replaces."""
-        entries = self._entries
-        others, folders = set(layer.others), set(layer.folders)
+        others = set(layer.others)
+        replaced = others | set(layer.folders)
         # A layer removes a folder with its content by a whiteout, or by another file with the folder's path.
-        gone = {
+        emptied = layer.emptied | {
             folder
-            for folder in _ancestors(entries)
+            for folder in _ancestors(self._entries)
             if folder in layer.removed or folder in layer.entries or hash(folder) in others
         }
-        for path in list(entries):
-            key = hash(path)
-            if (
-                path in layer.removed
-                or key in others
-                or key in folders
-                or (gone and not gone.isdisjoint(_ancestors([path])))
-                or (layer.emptied and not layer.emptied.isdisjoint(_ancestors([path])))
-            ):
-                del entries[path]
+        for path in list(self._entries):
+            hidden = path in layer.removed or hash(path) in replaced
+            if hidden or (emptied and not emptied.isdisjoint(_ancestors([path]))):
+                del self._entries[path]
 
     def _add(self, layer: LayerFiles) -> None:
         # A path in a tar can go through a symbolic link of a lower layer: `bin/sh` can mean `usr/bin/sh`.

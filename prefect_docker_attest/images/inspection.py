@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from prefect_docker_attest.images import documents, manifest
 from prefect_docker_attest.images.documents import ImageError
-from prefect_docker_attest.images.layers import Content, LayerDamaged
 from prefect_docker_attest.images.programs import UNCHECKED, check_programs
-from prefect_docker_attest.images.result import Attestation, Image, Inspection, Layer, Programs, State, worst
+from prefect_docker_attest.images.result import Image, Inspection, Layer, Programs, State, worst
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from prefect_docker_attest.images.documents import Config, Descriptor, Manifest
+    from prefect_docker_attest.images.layers import LayerReading
+    from prefect_docker_attest.platforms import Platform
 
 T = TypeVar("T")
 
@@ -39,17 +41,25 @@ class Source(Protocol):
     def read(self, descriptor: Descriptor) -> bytes | None:
         """Return a manifest, an index or a config; `None` if the source does not have it."""
 
-    def read_layers(self, descriptors: Sequence[Descriptor]) -> Mapping[str, Content | Exception]:
-        """Read layers; return for each digest the result of `layers.read`, or the exception that it raised."""
+    def read_layers(self, descriptors: Sequence[Descriptor]) -> Mapping[str, LayerReading]:
+        """Read layers, and return what was seen of them by their digests."""
 
 
 @dataclass(frozen=True)
 class _Documents:
-    """The documents of the image for one platform. A document that the source does not have is `None`."""
+    """The documents of the image for one platform. Those that the source does not have are empty.
+
+    Attributes:
+        platform: platform that the index or the config names
+    """
 
     descriptor: Descriptor
-    manifest: Manifest | None
-    config: Config | None
+    manifest: Manifest = documents.NO_MANIFEST
+    config: Config | None = None
+
+    @property
+    def platform(self) -> Platform | None:
+        return self.descriptor.platform or (self.config.platform if self.config else None)
 
 
 def inspect_image(source: Source, reference: str, *, verify_layers: bool) -> Inspection:
@@ -64,39 +74,31 @@ def inspect_image(source: Source, reference: str, *, verify_layers: bool) -> Ins
         ImageError: the image cannot be read, or is not a container image
     """
     reader, root = _Reader(source), source.root()
-    found: list[_Documents] = []
-    attesting: list[tuple[Descriptor, tuple[str, ...]]] = []
+    images: list[_Documents] = []
+    attesting: list[tuple[Descriptor, str | None, tuple[str, ...]]] = []
     others: list[str] = []
     for descriptor, document in reader.leaves(root):
-        predicate_types = document.predicate_types if document else ()
-        if predicate_types or descriptor.is_attestation:
-            attesting.append((descriptor, predicate_types))
-        elif document.is_image if document else descriptor.is_manifest:
-            described = document.config if document else None
-            config = reader.read(described, documents.read_config, "its config") if described else None
-            found.append(_Documents(descriptor, document, config))
+        kind = _kind(descriptor, document)
+        if kind == "attestation":
+            attesting.append((descriptor, descriptor.attested_image, document.predicate_types if document else ()))
+        elif kind == "image":
+            images.append(reader.image(descriptor, document))
         elif descriptor is root:
-            kind = (document.kind if document else "") or root.media_type or "document of unknown type"
             raise ImageError(f"{reference} is not a container image: it is a {kind}.")
         else:
             others.append(descriptor.digest)
-    if not found:
-        raise ImageError(f"{reference} is an index that lists no container image.")
-    contents = source.read_layers(_layers_to_read(found)) if verify_layers else {}
-    images = tuple(_image(image, contents, source.name, verified=verify_layers) for image in found)
-    platforms = {image.digest: image.platform for image in images}
-    attestations = tuple(
-        Attestation(
-            descriptor.digest,
-            descriptor.media_type,
-            descriptor.attested_image,
-            platforms.get(descriptor.attested_image or ""),
-            predicate_types,
-        )
-        for descriptor, predicate_types in attesting
-    )
-    state = worst([image.state for image in images])
-    return Inspection(reference, source.name, root.digest, root.media_type, images, attestations, tuple(others), state)
+    readings = source.read_layers(_layers_to_read(images)) if verify_layers else None
+    results = [_image(image, readings, source.name) for image in images]
+    return Inspection.of(reference, source.name, root, images=results, attesting=attesting, others=others)
+
+
+def _kind(descriptor: Descriptor, document: Manifest | None) -> str:
+    """Return ``attestation``, ``image``, or the type of something else."""
+    if descriptor.is_attestation or (document and document.predicate_types):
+        return "attestation"
+    if document.is_image if document else descriptor.is_manifest:
+        return "image"
+    return (document.kind if document else "") or descriptor.media_type or "document of unknown type"
 
 
 def republishing(inspection: Inspection, name: str, tag: str, *, prefer_index_flag: bool) -> str:
@@ -149,6 +151,12 @@ class _Reader:
                 raise ImageError(f"The image's indexes list more than {_MOST_ENTRIES:,} manifests.")
             yield from self.leaves(entry, depth + 1)
 
+    def image(self, descriptor: Descriptor, document: Manifest | None) -> _Documents:
+        """Return the documents of an image."""
+        if document is None or document.config is None:
+            return _Documents(descriptor)
+        return _Documents(descriptor, document, self.read(document.config, documents.read_config, "its config"))
+
     def read(self, descriptor: Descriptor, parse: Callable[[bytes, str], T], name: str) -> T | None:
         """Return a document; `None` if the source does not have it, or if its type is unknown."""
         key = descriptor.digest, parse
@@ -159,77 +167,83 @@ class _Reader:
             if self._bytes > _MOST_BYTES:
                 raise ImageError(f"The image's manifests and configs have more than {_MOST_BYTES:,} bytes in total.")
             self._known[key] = parse(content, name) if content is not None else None
-        found: T | None = self._known[key]
-        return found
+        document: T | None = self._known[key]
+        return document
 
 
-def _layers_to_read(found: Sequence[_Documents]) -> list[Descriptor]:
+def _layers_to_read(images: Sequence[_Documents]) -> list[Descriptor]:
     """Return the layers of all images. A layer that several images share is listed once."""
-    layers = [layer for image in found if image.manifest and image.config for layer in image.manifest.layers]
+    layers = [layer for image in images if image.config for layer in image.manifest.layers]
     return list({layer.digest: layer for layer in layers if not layer.is_encrypted}.values())
 
 
-def _image(found: _Documents, contents: Mapping[str, Content | Exception], source: str, *, verified: bool) -> Image:
-    descriptor, document, config = found.descriptor, found.manifest, found.config
-    described = document.layers if document else ()
-    diff_ids = config.diff_ids if config else ()
-    layers = []
-    for layer, expected in zip(described, [*diff_ids, *[None] * len(described)], strict=False):
-        state, detail = _verified(layer, expected, contents.get(layer.digest)) if verified and config else _UNCHECKED
-        layers.append(Layer(layer.digest, layer.media_type, layer.size, expected, state, detail))
-    platform = descriptor.platform or (config.platform if config else None)
-    programs = _programs(platform, config, [contents.get(layer.digest) for layer in described]) if verified else None
-    state = worst([layer.state for layer in layers])
-    detail = "; ".join(f"layer {number} {layer.detail}" for number, layer in enumerate(layers, 1) if layer.detail)
-    if config is None:
-        state, detail = "unverifiable", f"{source} does not have this image"
-    elif len(described) != len(diff_ids):
-        state = "corrupt"
-        detail = f"the manifest lists {len(described)} layers, but the config lists {len(diff_ids)} diff_ids"
-    elif not described and verified:
-        state = "sound"
-    blobs = [blob for blob in (document.config if document else None, *described) if blob]
+def _image(image: _Documents, readings: Mapping[str, LayerReading] | None, source: str) -> Image:
+    """Return the result for one image. Without `readings`, its layers are unchecked."""
+    layers = _layers(image, readings)
+    state, detail = _state(image, layers, source)
+    document, config = image.manifest, image.manifest.config
     return Image(
-        descriptor.digest,
-        descriptor.media_type,
-        platform,
-        sum(blob.size for blob in blobs),
-        tuple(layers),
+        image.descriptor.digest,
+        image.descriptor.media_type,
+        image.platform,
+        sum(layer.size for layer in document.layers) + (config.size if config else 0),
+        layers,
         state,
         detail,
-        _same_platform(descriptor, config, programs or UNCHECKED),
+        _same_platform(image, UNCHECKED if readings is None else _programs(image, readings)),
     )
 
 
-def _programs(platform: str | None, config: Config | None, contents: Sequence[Content | Exception | None]) -> Programs:
-    files = [content.files for content in contents if isinstance(content, Content)]
-    if config is None or len(files) < len(contents):
+def _layers(image: _Documents, readings: Mapping[str, LayerReading] | None) -> tuple[Layer, ...]:
+    layers = []
+    described, diff_ids = image.manifest.layers, image.config.diff_ids if image.config else ()
+    for layer, expected in zip_longest(described, diff_ids[: len(described)]):
+        state, detail = _UNCHECKED
+        if readings is not None and image.config:
+            state, detail = _verified(layer, expected, readings.get(layer.digest))
+        layers.append(Layer(layer.digest, layer.media_type, layer.size, expected, state, detail))
+    return tuple(layers)
+
+
+def _state(image: _Documents, layers: Sequence[Layer], source: str) -> tuple[State, str]:
+    """Return the state of an image, and why it is not ``sound``."""
+    if image.config is None:
+        return "unverifiable", f"{source} does not have this image"
+    number = len(image.config.diff_ids)
+    if len(layers) != number:
+        return "corrupt", f"the manifest lists {len(layers)} layers, but the config lists {number} diff_ids"
+    detail = "; ".join(f"layer {number} {layer.detail}" for number, layer in enumerate(layers, 1) if layer.detail)
+    return worst(layer.state for layer in layers), detail
+
+
+def _programs(image: _Documents, readings: Mapping[str, LayerReading]) -> Programs:
+    layers = [readings.get(layer.digest) for layer in image.manifest.layers]
+    files = [layer.files for layer in layers if layer and layer.state == "sound"]
+    if image.config is None or len(files) < len(layers):
         return Programs("unknown", {}, (), "not all of its layers could be read")
-    return check_programs(platform, config, files)
+    return check_programs(image.platform, image.config, files)
 
 
-def _same_platform(descriptor: Descriptor, config: Config | None, programs: Programs) -> Programs:
+def _same_platform(image: _Documents, programs: Programs) -> Programs:
     """Return the programs; their state is ``wrong`` if index and config name different platforms."""
-    named = [descriptor.platform, config.platform if config else None]
-    words = [platform.split("/")[:2] for platform in named if platform]
-    if len(words) < len(named) or words[0] == words[1]:
+    listed, named = image.descriptor.platform, image.config.platform if image.config else None
+    if not listed or not named or listed.processor.matches(named.processor):
         return programs
-    reason = f"the index names the platform {named[0]}, but the config names {named[1]}"
+    reason = f"the index names the platform {listed}, but the config names {named}"
     return replace(programs, state="wrong", detail="; ".join(filter(None, [reason, programs.detail])))
 
 
 _UNCHECKED: tuple[State, str] = ("unchecked", "")
 
 
-def _verified(layer: Descriptor, expected: str | None, found: Content | Exception | None) -> tuple[State, str]:
-    if layer.is_encrypted:
+def _verified(layer: Descriptor, expected: str | None, reading: LayerReading | None) -> tuple[State, str]:
+    if layer.is_encrypted or reading is None:
         return "unverifiable", "is encrypted"
     short = layer.digest[:_SHORT]
-    if isinstance(found, LayerDamaged):
-        return "corrupt", f"({short}) is damaged: {found}"
-    if not isinstance(found, Content):
-        return "unverifiable", f"({short}) cannot be verified: {found}"
-    if found.diff_id == expected:
+    if reading.state != "sound":
+        what = "is damaged" if reading.state == "corrupt" else "cannot be verified"
+        return reading.state, f"({short}) {what}: {reading.detail}"
+    if reading.diff_id == expected:
         return "sound", ""
     listed = f"the config lists {expected[:_SHORT]}" if expected else "the config lists no diff_id for it"
-    return "corrupt", f"has the diff_id {found.diff_id[:_SHORT]}, but {listed}"
+    return "corrupt", f"has the diff_id {reading.diff_id[:_SHORT]}, but {listed}"

@@ -29,6 +29,12 @@ class Script(NamedTuple):
 
     line: str
 
+    @property
+    def interpreter(self) -> list[str]:
+        """The interpreter and its arguments. ``env`` splits them at spaces; Linux passes one argument."""
+        words = self.line.split(None, 1) or [""]
+        return self.line.split() if words[0].endswith("/env") else words
+
 
 class Link(NamedTuple):
     """A symbolic link, or a hard link to a file of this layer or of a lower layer."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from prefect_docker_attest.images import compression
 from prefect_docker_attest.images.layer_files import LayerFiles, read_files
@@ -20,14 +20,6 @@ _MOST_UNPACKED = 64 << 30
 """Maximum size of a layer's tar, in bytes. A blob can decompress to a thousand times its size, which takes hours."""
 
 
-class LayerDamaged(Exception):
-    """The layer does not match its descriptor, so no engine can use it."""
-
-
-class LayerUnverifiable(Exception):
-    """The layer could not be verified, so its state is unknown."""
-
-
 class Meter(Protocol):
     """Shows the progress of reading, for example as a progress bar."""
 
@@ -41,25 +33,30 @@ class Meter(Protocol):
 
 
 @dataclass(frozen=True)
-class Content:
-    """The content of a layer.
+class LayerReading:
+    """What was seen of a layer.
 
     Attributes:
-        diff_id: digest of the uncompressed tar, which engines compare with the config's ``diff_ids``
+        state: ``sound``: the blob was read, and matches its descriptor
+        diff_id: digest of the uncompressed tar, which engines compare with the config's ``diff_ids``; ``""`` if the
+            state is not ``sound``
         files: programs and links of the layer
+        detail: why the state is not ``sound``
     """
 
-    diff_id: str
-    files: LayerFiles
+    state: Literal["sound", "corrupt", "unverifiable"]
+    diff_id: str = ""
+    files: LayerFiles = field(default_factory=lambda: LayerFiles(complete=False))
+    detail: str = ""
 
 
-def read(
+def read_layer(
     pieces: Iterable[bytes],
     digest: str,
     size: int,
     budget: Budget,
     advance: Callable[[int], object] = lambda _: None,
-) -> Content:
+) -> LayerReading:
     """Read a layer.
 
     Args:
@@ -68,10 +65,6 @@ def read(
         size: expected size of the blob, in bytes; not more is read
         budget: memory for the image's programs and links
         advance: called with the size of each piece, in bytes
-
-    Raises:
-        LayerDamaged: the blob has another digest, is too long, or cannot be decompressed
-        LayerUnverifiable: this Python cannot decompress the blob, or its tar is too large
     """
     stored, content = _Digest(), _Digest()
     blob = PieceReader(stored.of(_limited(pieces, size, advance)))
@@ -80,16 +73,22 @@ def read(
         files = read_files(tar, budget)
         for _ in tar.rest():
             if content.size > _MOST_UNPACKED:
-                raise LayerUnverifiable(f"its tar is larger than {_MOST_UNPACKED >> 30} GiB")
+                return LayerReading("unverifiable", detail=f"its tar is larger than {_MOST_UNPACKED >> 30} GiB")
+        for _ in blob.rest():
+            pass
+    except _TooLong:
+        return LayerReading("corrupt", detail="its blob is longer than its descriptor says")
     except compression.Damaged as error:
-        raise LayerDamaged(f"it cannot be decompressed ({error})") from error
+        return LayerReading("corrupt", detail=f"it cannot be decompressed ({error})")
     except compression.Unsupported as reason:
-        raise LayerUnverifiable(str(reason)) from reason
-    for _ in blob.rest():
-        pass
+        return LayerReading("unverifiable", detail=str(reason))
     if digest != str(stored):
-        raise LayerDamaged(f"its blob has the digest {stored}")
-    return Content(str(content), files)
+        return LayerReading("corrupt", detail=f"its blob has the digest {stored}")
+    return LayerReading("sound", str(content), files)
+
+
+class _TooLong(Exception):
+    """The blob is longer than its descriptor says."""
 
 
 class _Digest:
@@ -115,5 +114,5 @@ def _limited(pieces: Iterable[bytes], size: int, advance: Callable[[int], object
         advance(len(piece))
         size -= len(piece)
         if size < 0:
-            raise LayerDamaged("its blob is longer than its descriptor says")
+            raise _TooLong
         yield piece

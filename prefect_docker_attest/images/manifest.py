@@ -55,16 +55,6 @@ def predicate_kind(predicate_type: str) -> str:
     return predicate_type
 
 
-def platform_name(platform: Mapping[str, Any] | None) -> str | None:
-    """Return a platform as text, such as ``linux/arm64/v8``; `None` if OS or architecture is missing.
-
-    Args:
-        platform: the members ``os``, ``architecture`` and ``variant`` of a descriptor's platform or of a config
-    """
-    words = [(platform or {}).get(name) for name in ("os", "architecture", "variant")]
-    return "/".join(word for word in words if word) if all(words[:2]) else None
-
-
 def image_ids(metadata: Mapping[str, Any]) -> list[str]:
     """Return the digests in buildx's metadata that can be the image's id in the engine. The likelier one is first.
 

@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING
 
 from prefect_docker_attest.images.executables import Executable
 from prefect_docker_attest.images.filesystem import Filesystem
+from prefect_docker_attest.images.layer_files import Script
 from prefect_docker_attest.images.result import Programs
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
     from prefect_docker_attest.images.documents import Config
-    from prefect_docker_attest.images.layer_files import LayerFiles, Script
+    from prefect_docker_attest.images.layer_files import LayerFiles
+    from prefect_docker_attest.platforms import Platform
 
 UNCHECKED = Programs("unchecked", {}, (), "")
 """The result for an image whose layers were not read."""
@@ -40,11 +42,11 @@ _ASSIGNMENT = re.compile(r"\w+=")
 _EXAMPLES, _DEEPEST = 5, 8  # example paths in the result; nested launchers and scripts
 
 
-def check_programs(platform: str | None, config: Config, layers: Sequence[LayerFiles]) -> Programs:
+def check_programs(platform: Platform | None, config: Config, layers: Sequence[LayerFiles]) -> Programs:
     """Compare an image's programs with its platform.
 
     Args:
-        platform: platform of the image, such as ``linux/arm64/v8``; `None` if the image names none
+        platform: platform of the image; `None` if the image names none
         config: config of the image
         layers: layers of the image, from the lowest to the highest
     """
@@ -57,16 +59,21 @@ def check_programs(platform: str | None, config: Config, layers: Sequence[LayerF
         return Programs("none", {}, (), "")
     if platform is None:
         return Programs("unknown", counts, (), f"the image names no platform; its programs are for {', '.join(counts)}")
-    system, processor = platform.split("/")[:2]
-    others = {path for path, program in programs.items() if not _runs(program, system, processor)}
-    started = next((path for path in _started(config, files) if path in others), None)
+    others = {path for path, program in programs.items() if not _runs(program, platform)}
+    started = next(filter(others.__contains__, _started(config, files)), None)
     if started:
         reason = f"; the image starts /{started}, which is for {programs[started].platform}"
         return Programs("wrong", counts, *_summary(others, programs, platform, reason))
-    if _most_are_others(config, files, system, processor):
+    if _most_are_others(config, files, platform):
         return Programs("wrong", counts, *_summary(others, programs, platform))
+    return _with_foreign(platform, programs, others, counts)
+
+
+def _with_foreign(
+    platform: Platform, programs: dict[str, Executable], others: Collection[str], counts: dict[str, int]
+) -> Programs:
     # Programs for another operating system count as data: some Python packages contain programs for Windows.
-    foreign = {path for path in others if programs[path].system == system}
+    foreign = [path for path in others if programs[path].system == platform.os]
     return (
         Programs("mixed", counts, *_summary(foreign, programs, platform))
         if foreign
@@ -75,7 +82,7 @@ def check_programs(platform: str | None, config: Config, layers: Sequence[LayerF
 
 
 def _summary(
-    paths: Collection[str], programs: dict[str, Executable], platform: str, reason: str = ""
+    paths: Collection[str], programs: dict[str, Executable], platform: Platform, reason: str = ""
 ) -> tuple[tuple[str, ...], str]:
     """Return example paths, and a sentence about the programs for other platforms."""
     # Programs come before libraries, because users know them better.
@@ -86,18 +93,16 @@ def _summary(
     return examples, f"{number}, e.g. {examples[0]}{reason}"
 
 
-def _runs(program: Executable, system: str, processor: str) -> bool:
-    if program.system != system:
-        return False
-    return not {processor, _ALSO_RUN.get(processor)}.isdisjoint(program.processor.split("+"))
+def _runs(program: Executable, platform: Platform) -> bool:
+    processors = {platform.architecture, _ALSO_RUN.get(platform.architecture)}
+    return program.system == platform.os and not processors.isdisjoint(program.processor.split("+"))
 
 
-def _most_are_others(config: Config, files: Filesystem, system: str, processor: str) -> bool:
+def _most_are_others(config: Config, files: Filesystem, platform: Platform) -> bool:
     """Whether most commands on PATH are for another platform. Without a command on PATH, all programs count."""
-    commands = files.in_folders(_path(config)).values()
-    found = [command for command in commands if isinstance(command, Executable)]
-    found = found or [program for _, program in files.programs()]
-    return 2 * sum(not _runs(program, system, processor) for program in found) > len(found)
+    commands = [entry for entry in files.in_folders(_path(config)).values() if isinstance(entry, Executable)]
+    commands = commands or [program for _, program in files.programs()]
+    return 2 * sum(not _runs(program, platform) for program in commands) > len(commands)
 
 
 def _path(config: Config) -> list[str]:
@@ -110,22 +115,19 @@ def _started(config: Config, files: Filesystem) -> Iterator[str]:
     words = [*config.entrypoint, *config.command]
     folder, path = config.working_directory or "/", _path(config)
     for _ in range(_DEEPEST):
-        found = _find(words[0], folder, path, files) if words else None
-        if found is None:
+        start = _find(words[0], folder, path, files) if words else None
+        if start is None:
             return
-        real, entry = found
-        if isinstance(entry, Executable):
-            yield real
-            if entry.loader:
-                yield files.resolve(entry.loader)
-            words = _launched(words)
-            while words and len(words) > 1 and _find(words[0], folder, path, files) is None:
-                words = words[1:]  # an argument of the launcher itself, such as a user or a number
-        else:
-            interpreter, *argument = entry.line.split(None, 1) or [""]
-            if interpreter.endswith("/env"):
-                argument = entry.line.split()[1:]
-            words = [interpreter, *argument, f"/{real}", *words[1:]]
+        real, entry = start
+        if isinstance(entry, Script):
+            words = [*entry.interpreter, f"/{real}", *words[1:]]
+            continue
+        yield real
+        if entry.loader:
+            yield files.resolve(entry.loader)
+        words = _launched(words)
+        while len(words) > 1 and _find(words[0], folder, path, files) is None:
+            words = words[1:]  # an argument of the launcher itself, such as a user or a number
 
 
 def _find(word: str, folder: str, path: Sequence[str], files: Filesystem) -> tuple[str, Executable | Script] | None:

@@ -49,10 +49,7 @@ class Reference:
             registry, repository = auth.resolve_repository_name(name)
         except (docker_errors.InvalidRepository, IndexError):
             registry = repository = ""
-        # docker-py's pattern does not match IPv6 addresses, and accepts a line break at the end.
-        host = _IPV6.sub("localhost", registry.lower(), count=1)
-        known = text.isprintable() and utils.match_tag(f"{host}/{repository}:{'latest' if tag is None else tag}")
-        if not known or text.count("@") > 1 or not (digest is None or _DIGEST.fullmatch(digest)):
+        if not _is_valid(text, registry, repository, tag, digest):
             raise ImageError(
                 f"{text!r} is not a valid image name.",
                 "Write [REGISTRY/]NAME[:TAG][@sha256:DIGEST], with NAME in lower case.",
@@ -60,3 +57,12 @@ class Reference:
         if registry == "docker.io" and "/" not in repository:
             repository = f"library/{repository}"
         return cls(name, registry, repository, tag or (None if digest else "latest"), digest)
+
+
+def _is_valid(text: str, registry: str, repository: str, tag: str | None, digest: str | None) -> bool:
+    # docker-py's pattern does not match IPv6 addresses, and accepts a line break at the end.
+    host = _IPV6.sub("localhost", registry.lower(), count=1)
+    name = f"{host}/{repository}:{'latest' if tag is None else tag}"
+    if not text.isprintable() or text.count("@") > 1 or not utils.match_tag(name):
+        return False
+    return digest is None or bool(_DIGEST.fullmatch(digest))

@@ -113,12 +113,8 @@ class Authorization:
         except http.ERRORS as error:
             # The error's text is not shown: it may quote the request, which contains credentials.
             raise ImageError(f"{server} does not answer ({type(error).__name__}).", "Check the network.") from None
-        try:
-            answer = json.loads(content)
-            token = answer.get("token") or answer.get("access_token")
-        except (ValueError, RecursionError, AttributeError):
-            token = None
-        if not isinstance(token, str) or not _TOKEN.fullmatch(token):
+        token = _token_in(content)
+        if token is None:
             raise ImageError(f"{server} did not send a usable token.", f"Run `docker login {self._registry}`.")
         return f"Bearer {token}"
 
@@ -134,6 +130,15 @@ class Authorization:
                 f"registry {self._registry} names the token server {host} without https. Credentials are not sent."
             )
         return text
+
+
+def _token_in(content: bytes) -> str | None:
+    try:
+        answer = json.loads(content)
+        token = answer.get("token") or answer.get("access_token")
+    except (ValueError, RecursionError, AttributeError):
+        return None
+    return token if isinstance(token, str) and _TOKEN.fullmatch(token) else None
 
 
 def _basic(known: Mapping[str, str]) -> str:
@@ -182,33 +187,31 @@ def read_credentials(entry: Mapping[str, Any]) -> dict[str, str]:
 def _from_helper(store: str, registry: str) -> dict[str, Any] | None:
     """Ask a credential helper; return `None` if it has no credentials. docker-py's own function has no timeout."""
     program = f"docker-credential-{store}"
-    see_config = _SEE_CONFIG.format(registry=registry)
     server = auth.INDEX_URL if registry == auth.INDEX_NAME else registry
+    problem = ""
     try:
         answer = subprocesses.run_bounded([shutil.which(program) or program, "get"], timeout=_HELPER_TIME, stdin=server)
-    except FileNotFoundError:
-        raise ImageError(
-            f"docker's credential helper {program} for {registry} is not installed or is not on PATH.", see_config
-        ) from None
-    except OSError as error:
-        raise ImageError(
-            f"docker's credential helper {program} for {registry} cannot be started ({error.strerror}).", see_config
-        ) from None
-    if answer.returncode == subprocesses.TIMED_OUT:
-        raise ImageError(
-            f"docker's credential helper {program} did not answer within {_HELPER_TIME} seconds.", see_config
-        )
-    if answer.returncode != 0:
-        if _NO_CREDENTIALS in answer.stdout:
+        if answer.returncode == 0:
+            return _credentials(answer.stdout)
+        if answer.returncode == subprocesses.TIMED_OUT:
+            problem = f"docker's credential helper {program} did not answer within {_HELPER_TIME} seconds."
+        elif _NO_CREDENTIALS in answer.stdout:
             return None
-        raise ImageError(f"docker's credential helper {program} for {registry} failed.", see_config)
-    try:
-        credentials = json.loads(answer.stdout)
-        name, secret = credentials["Username"], credentials["Secret"]
+        else:
+            problem = f"docker's credential helper {program} for {registry} failed."
+    except FileNotFoundError:
+        problem = f"docker's credential helper {program} for {registry} is not installed or is not on PATH."
+    except OSError as error:
+        problem = f"docker's credential helper {program} for {registry} cannot be started ({error.strerror})."
     except (ValueError, LookupError, TypeError, RecursionError):
-        raise ImageError(
-            f"docker's credential helper {program} for {registry} did not return Username and Secret.", see_config
-        ) from None
-    if not name and not secret:  # docker-credential-pass returns empty values for an unknown server
+        problem = f"docker's credential helper {program} for {registry} did not return Username and Secret."
+    raise ImageError(problem, _SEE_CONFIG.format(registry=registry))
+
+
+def _credentials(answer: str) -> dict[str, Any] | None:
+    """Parse a helper's answer; `None` if it is empty: docker-credential-pass returns that for an unknown server."""
+    credentials = json.loads(answer)
+    name, secret = credentials["Username"], credentials["Secret"]
+    if not name and not secret:
         return None
     return {"IdentityToken": secret} if name == auth.TOKEN_USERNAME else {"Username": name, "Password": secret}

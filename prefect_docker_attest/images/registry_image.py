@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from prefect_docker_attest.images import documents, layers, programs
+from prefect_docker_attest.images import documents, programs
 from prefect_docker_attest.images.documents import Descriptor, digest_of
 from prefect_docker_attest.images.layer_files import Budget
-from prefect_docker_attest.images.layers import LayerDamaged, LayerUnverifiable
+from prefect_docker_attest.images.layers import LayerReading, read_layer
 from prefect_docker_attest.images.registry import NotFound, Repository
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from prefect_docker_attest.images.layers import Content, Meter
+    from prefect_docker_attest.images.layers import Meter
     from prefect_docker_attest.images.reference import Reference
     from prefect_docker_attest.images.workers import Workers
 
@@ -48,20 +48,18 @@ class RegistryImage(Repository):
         kind = "manifests" if descriptor.is_known else "blobs"
         return self.document(f"{kind}/{descriptor.digest}", descriptor.digest)[1]
 
-    def read_layers(self, descriptors: Sequence[Descriptor]) -> dict[str, Content | Exception]:
+    def read_layers(self, descriptors: Sequence[Descriptor]) -> dict[str, LayerReading]:
         # The largest layer starts first; the other threads read smaller layers at the same time.
         ordered = sorted(descriptors, key=lambda layer: layer.size, reverse=True)
         budget = Budget(programs.MEMORY)
         futures = {layer.digest: self._workers.submit(self._read_layer, layer, budget) for layer in ordered}
         return {digest: future.result() for digest, future in futures.items()}
 
-    def _read_layer(self, layer: Descriptor, budget: Budget) -> Content | Exception:
+    def _read_layer(self, layer: Descriptor, budget: Budget) -> LayerReading:
         try:
             with self._send(f"blobs/{layer.digest}") as response, self._meter(layer.digest[:19], layer.size) as advance:
-                return layers.read(response.pieces(), layer.digest, layer.size, budget, advance)
+                return read_layer(response.pieces(), layer.digest, layer.size, budget, advance)
         except NotFound:
             if layer.urls:  # a base layer of Windows, which only Microsoft distributes
-                return LayerUnverifiable("it is not in the registry, but at another address")
-            return LayerDamaged("the registry does not have it")
-        except (LayerDamaged, LayerUnverifiable) as reason:
-            return reason
+                return LayerReading("unverifiable", detail="it is not in the registry, but at another address")
+            return LayerReading("corrupt", detail="the registry does not have it")

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal
+
+from prefect_docker_attest.images.documents import ImageError
+from prefect_docker_attest.platforms import Platform
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from typing_extensions import Self
+
+    from prefect_docker_attest.images.documents import Descriptor
 
 State = Literal["corrupt", "unverifiable", "unchecked", "sound"]
 ProgramsState = Literal["right", "wrong", "mixed", "none", "unknown", "unchecked"]
-WORST_FIRST: tuple[State, ...] = ("corrupt", "unverifiable", "unchecked", "sound")
+_WORST_FIRST: tuple[State, ...] = ("corrupt", "unverifiable", "unchecked", "sound")
 
 
 @dataclass(frozen=True)
@@ -62,7 +72,7 @@ class Image:
     Attributes:
         digest: digest of the manifest
         media_type: media type of the manifest
-        platform: such as ``linux/arm64/v8``; `None` if neither index nor config names a platform
+        platform: as the index or the config names it; `None` if neither names a platform
         size: size of config and compressed layers, in bytes
         layers: from the lowest to the highest
         state: the worst state of the layers
@@ -72,7 +82,7 @@ class Image:
 
     digest: str
     media_type: str
-    platform: str | None
+    platform: Platform | None
     size: int
     layers: tuple[Layer, ...]
     state: State
@@ -95,7 +105,7 @@ class Attestation:
     digest: str
     media_type: str
     image: str | None
-    platform: str | None
+    platform: Platform | None
     predicate_types: tuple[str, ...]
 
 
@@ -123,7 +133,40 @@ class Inspection:
     others: tuple[str, ...]
     state: State
 
+    @classmethod
+    def of(
+        cls,
+        reference: str,
+        source: str,
+        root: Descriptor,
+        *,
+        images: Sequence[Image],
+        attesting: Iterable[tuple[Descriptor, str | None, tuple[str, ...]]],
+        others: Iterable[str],
+    ) -> Self:
+        """Return the inspection of what `root` lists. Of each attestation, it needs three of its values.
 
-def worst(states: list[State]) -> State:
+        Raises:
+            ImageError: there are no images
+        """
+        if not images:
+            raise ImageError(f"{reference} is an index that lists no container image.")
+        platforms = {image.digest: image.platform for image in images}
+        attestations = tuple(
+            Attestation(descriptor.digest, descriptor.media_type, image, platforms.get(image or ""), types)
+            for descriptor, image, types in attesting
+        )
+        state = worst(image.state for image in images)
+        return cls(reference, source, root.digest, root.media_type, tuple(images), attestations, tuple(others), state)
+
+
+def json_value(value: object) -> Any:
+    """Return the JSON value of one of these objects, for the argument ``default`` of `json.dumps`."""
+    if isinstance(value, Platform):
+        return str(value)
+    return {field.name: getattr(value, field.name) for field in fields(value)}  # type: ignore[arg-type]
+
+
+def worst(states: Iterable[State]) -> State:
     """Return the worst of these states; ``unchecked`` for an empty list."""
-    return min(states, key=WORST_FIRST.index, default="unchecked")
+    return min(states, key=_WORST_FIRST.index, default="unchecked")

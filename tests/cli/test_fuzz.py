@@ -23,11 +23,11 @@ from prefect_docker_attest.doctor import docker_checks, python_checks
 from prefect_docker_attest.doctor.check import Answers
 from prefect_docker_attest.doctor.report import Report
 from prefect_docker_attest.doctor.run import checks_of
-from prefect_docker_attest.images import layer_files, report, tar_stream
+from prefect_docker_attest.images import inspection_report, layer_files, tar_stream
 from prefect_docker_attest.images.executables import read_executable
 from prefect_docker_attest.images.filesystem import Filesystem
+from prefect_docker_attest.images.inspections import inspect_images
 from prefect_docker_attest.images.programs import MEMORY
-from prefect_docker_attest.images.run import inspect_images
 from prefect_docker_attest.images.stream import PieceReader
 from prefect_docker_attest.terminal import Bars
 from support.hostile import Answer, HostileServer, hostile_server
@@ -96,10 +96,10 @@ def inspected(server: HostileServer) -> None:
     console = Console(file=io.StringIO(), width=80)
     assert "bug" not in result.error
     if result.inspection:
-        report.show_inspection(console, result.inspection, [], result.republish)
+        inspection_report.show_inspection(console, result.inspection, [], result.republish)
     else:
         assert result.error
-        report.show_error(console, result.reference, result.error, result.tip)
+        inspection_report.show_error(console, result)
     server.answers.clear()  # thousands of examples would use too much memory
     server.asked.clear()
     shown = console.file.getvalue()  # type: ignore[attr-defined]

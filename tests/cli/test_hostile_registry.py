@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from prefect_docker_attest.images import run as inspect_run
-from prefect_docker_attest.images.run import inspect_images
+from prefect_docker_attest.images import inspections
+from prefect_docker_attest.images.inspections import inspect_images
 from prefect_docker_attest.terminal import Bars
 from support.hostile import Answer, HostileServer, endless, gzip_bomb, hostile_server
 from support.pushing import CONFIG, LAYER, MANIFEST, descriptor, digest, tar_layer
@@ -357,7 +357,7 @@ def test_a_registry_that_never_ends_its_response_times_out(
             time.sleep(0.05)
 
     server.answers["x/manifests/bad"] = Answer(header(), headers={"Content-Type": MANIFEST})
-    monkeypatch.setattr(inspect_run, "_IDLE_LIMIT", 4)
+    monkeypatch.setattr(inspections, "_IDLE_LIMIT", 4)
     references = [f"{server.address}/x:{tag}" for tag in ("good", "bad", "good")]
     results = list(inspect_images(references, Bars().meter, engine=False, verify_layers=False))
 

@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from prefect_docker_attest.images import platforms
+from prefect_docker_attest.images import programs
+from prefect_docker_attest.images.checks import Checks, expected_platform
+from prefect_docker_attest.images.result import Image, Inspection
+from prefect_docker_attest.platforms import Platform
 from support import image_shapes
 from support.hostile import HostileServer, hostile_server
 from support.image_shapes import DEBIAN, File, layer, tree, whiteout
@@ -348,11 +351,9 @@ def test_fail_options_exit_with_1_and_show_the_reason(run: Run, server: HostileS
     lacking = run(
         "inspect", "--expect-platform=linux/amd64", "--expect-platform=linux/arm64", f"{name}:right", "--json"
     )
-    assert (lacking.code, lacking.json["images"][0]["missing_platforms"]) == (1, ["linux/arm64/v8"])
-    assert (
-        "There is no image for linux/arm64/v8"
-        in run("inspect", "--expect-platform=linux/aarch64", f"{name}:right").text
-    )
+    assert (lacking.code, lacking.json["images"][0]["missing_platforms"]) == (1, ["linux/arm64"])
+    lacking = run("inspect", "--expect-platform=linux/aarch64", f"{name}:right")
+    assert "There is no image for linux/aarch64." in lacking.text
     assert run("inspect", "--expect-platform=amd64", f"{name}:right").code == 2
 
 
@@ -370,7 +371,32 @@ def test_fail_options_exit_with_1_and_show_the_reason(run: Run, server: HostileS
     ],
 )
 def test_names_of_platforms(wanted: str, present: list[str | None], missing: bool) -> None:
-    assert bool(platforms.missing([wanted], present)) is missing
+    images = [
+        Image("", "", Platform.of_text(name or ""), 0, (), "unchecked", "", programs.UNCHECKED) for name in present
+    ]
+    inspection = Inspection("", "", "", "", tuple(images), (), (), "unchecked")
+    platforms = [expected_platform(wanted)]
+    checks = Checks(attestations=False, corruption=False, programs=False, platforms=platforms)
+
+    assert checks.missing(inspection) == (platforms if missing else [])
+    assert checks.passed(inspection) is not missing
+
+
+@pytest.mark.parametrize(
+    ("wanted", "example"),
+    [
+        ("amd64", "linux/amd64"),
+        ("linux", "linux/amd64"),
+        ("local", "linux/amd64"),
+        ("", "linux/amd64"),
+        ("linux/amd46", "linux/amd64"),
+        ("linux-arm64", "linux/arm64"),
+        ("arm64v8", "linux/arm64/v8"),
+    ],
+)
+def test_a_word_that_is_no_platform_is_refused_with_the_nearest_one(wanted: str, example: str) -> None:
+    with pytest.raises(ValueError, match=rf"{wanted!r} is not a platform\. Write OS/ARCHITECTURE, such as {example}\."):
+        expected_platform(wanted)
 
 
 def test_a_build_for_a_platform_that_its_base_image_lacks(

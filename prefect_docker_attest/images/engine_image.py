@@ -9,10 +9,11 @@ from urllib.parse import quote
 import requests
 from docker import errors as docker_errors
 
-from prefect_docker_attest.images import documents, engine_api, engine_listing, layers, programs, tar_stream
+from prefect_docker_attest.images import documents, engine_api, engine_listing, programs, tar_stream
 from prefect_docker_attest.images.documents import LONGEST_DOCUMENT, Descriptor, ImageError
 from prefect_docker_attest.images.inspection import inspect_image
 from prefect_docker_attest.images.layer_files import Budget
+from prefect_docker_attest.images.layers import LayerReading, read_layer
 from prefect_docker_attest.images.stream import PieceReader
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from docker import APIClient
 
-    from prefect_docker_attest.images.layers import Content, Meter
+    from prefect_docker_attest.images.layers import Meter
     from prefect_docker_attest.images.result import Inspection
     from prefect_docker_attest.images.tar_stream import Member
 
@@ -50,7 +51,7 @@ def inspect_in_engine(reference: str, meter: Meter, *, verify_layers: bool) -> I
             path = f"images/{quote(reference, safe='/:')}/json"
             answer = engine_api.get(api, path, _TIMEOUT, {"manifests": "1"})
             if answer.get("Manifests") and not verify_layers:
-                return engine_listing.inspection(answer, reference, name)
+                return engine_listing.listed_inspection(answer, reference, name)
             api.timeout = _EXPORT_TIMEOUT
             image = EngineImage(api, str(answer.get("Id")), name, meter, verify_layers=verify_layers)
     except requests.HTTPError as error:
@@ -86,7 +87,7 @@ class EngineImage:
         self._documents: dict[str, bytes] = {}
         self._documents_size = 0
         self._budget = Budget(programs.MEMORY)
-        self._contents: dict[str, Content | Exception] = {}
+        self._readings: dict[str, LayerReading] = {}
         with engine_api.stream(api, f"images/{quote(image)}/get") as pieces, meter(name, None) as advance:
             export = PieceReader(_advancing(pieces, advance))
             try:
@@ -109,14 +110,14 @@ class EngineImage:
     def read(self, descriptor: Descriptor) -> bytes | None:
         return self._documents.get(descriptor.digest)
 
-    def read_layers(self, descriptors: Sequence[Descriptor]) -> dict[str, Content | Exception]:
-        return {layer.digest: self._content(layer.digest) for layer in descriptors}
+    def read_layers(self, descriptors: Sequence[Descriptor]) -> dict[str, LayerReading]:
+        return {layer.digest: self._reading(layer.digest) for layer in descriptors}
 
-    def _content(self, digest: str) -> Content | Exception:
+    def _reading(self, digest: str) -> LayerReading:
         content = self._documents.get(digest)
         if content is not None:  # a tar file whose first member has a name that begins with "{", like a JSON object
-            return self._read([content], digest, len(content))
-        return self._contents.get(digest, layers.LayerUnverifiable("the engine does not have it"))
+            return read_layer([content], digest, len(content), self._budget)
+        return self._readings.get(digest, LayerReading("unverifiable", detail="the engine does not have it"))
 
     def _take(self, export: PieceReader, member: Member, *, verify_layers: bool) -> None:
         if member.is_folder or member.link:
@@ -127,13 +128,8 @@ class EngineImage:
             self._documents_size += member.size
             self._documents[name] = start + member.read(export, member.size)
         elif verify_layers and name != member.path:
-            self._contents[name] = self._read(chain([start], member.pieces(export)), name, member.size)
-
-    def _read(self, pieces: Iterable[bytes], digest: str, size: int) -> Content | Exception:
-        try:
-            return layers.read(pieces, digest, size, self._budget)
-        except (layers.LayerDamaged, layers.LayerUnverifiable) as reason:
-            return reason
+            pieces = chain([start], member.pieces(export))
+            self._readings[name] = read_layer(pieces, name, member.size, self._budget)
 
 
 def _advancing(pieces: Iterable[bytes], advance: Callable[[int], object]) -> Iterator[bytes]:

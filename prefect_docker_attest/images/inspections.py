@@ -63,7 +63,7 @@ def inspect_images(references: Sequence[str], meter: Meter, *, engine: bool, ver
     def inspect(reference: str) -> Result:
         try:
             if engine:
-                from prefect_docker_attest.images.engine import inspect_in_engine
+                from prefect_docker_attest.images.engine_image import inspect_in_engine
 
                 inspection = inspect_in_engine(reference, activity.meter(meter), verify_layers=verify_layers)
                 return Result(reference, inspection)
@@ -128,11 +128,11 @@ def _in_registry(reference: str, readers: Workers, meter: Meter, *, verify_layer
 
     name = Reference.parse(reference)
     with RegistryImage(name, readers, meter) as source:
-        found = inspect_image(source, reference, verify_layers=verify_layers)
-    if not found.attestations or found.state == "corrupt":
-        return Result(reference, found)
-    command = republishing(found, name.name, name.tag or "TAG", prefer_index_flag=_prefer_index_flag())
-    return Result(reference, found, command)
+        inspection = inspect_image(source, reference, verify_layers=verify_layers)
+    if not inspection.attestations or inspection.state == "corrupt":
+        return Result(reference, inspection)
+    command = republishing(inspection, name.name, name.tag or "TAG", prefer_index_flag=_prefer_index_flag())
+    return Result(reference, inspection, command)
 
 
 @functools.cache

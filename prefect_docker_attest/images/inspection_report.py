@@ -1,23 +1,29 @@
-"""Prints the results of `inspect` as text, with colours on a terminal."""
+"""Prints the results of `inspect`: as text, with colours on a terminal, or as JSON."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any
 
+import click
 from rich.filesize import decimal
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from prefect_docker_attest.images import manifest
-from prefect_docker_attest.terminal import printable
+from prefect_docker_attest.images.result import json_value
+from prefect_docker_attest.terminal import console, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from rich.console import Console
 
+    from prefect_docker_attest.images.checks import Checks
+    from prefect_docker_attest.images.inspections import Result
     from prefect_docker_attest.images.result import Inspection
+    from prefect_docker_attest.platforms import Platform
 
 # Style and word for each state of an image's layers.
 _STATES = {
@@ -30,14 +36,53 @@ _STATES = {
 _PROGRAMS = {"wrong": "bold red", "unknown": "yellow"}
 
 
-def show_error(console: Console, reference: str, error: str, tip: str) -> None:
-    """Print the error for an image that could not be inspected, and a line with the tip."""
-    console.print(Text(printable(f"{reference}: {error}"), "red"), soft_wrap=True)
-    if tip:
-        console.print(Text(printable(f"TIP {tip}")), soft_wrap=True)
+class Report:
+    """Prints the results of `inspect`. Images that could not be inspected are printed on standard error.
+
+    Args:
+        checks: what an image must have to pass
+        as_json: whether to print one JSON object at the end, instead of text
+    """
+
+    def __init__(self, checks: Checks, *, as_json: bool) -> None:
+        self._checks = checks
+        self._as_json = as_json
+        self._passed = True
+        self._images: list[dict[str, Any]] = []
+        self._errors: list[dict[str, str]] = []
+
+    def show(self, result: Result) -> None:
+        """Print one result, and check its image."""
+        if not result.inspection:
+            self._passed = False
+            error = f"{result.error} {result.tip}".strip()
+            self._errors.append({"reference": result.reference, "error": error})
+            show_error(console(stderr=True), result)
+            return
+        missing = self._checks.missing(result.inspection)
+        self._passed &= self._checks.passed(result.inspection)
+        if self._as_json:
+            extra = {"missing_platforms": missing, "republish": result.republish}
+            self._images.append({**json_value(result.inspection), **extra})
+        else:
+            show_inspection(console(), result.inspection, missing, result.republish)
+
+    def conclude(self) -> bool:
+        """Print the JSON object, and return whether all images were inspected and pass the checks."""
+        if self._as_json:
+            document = {"ok": self._passed, "images": self._images, "errors": self._errors}
+            click.echo(json.dumps(document, indent=2, default=json_value))
+        return self._passed
 
 
-def show_inspection(console: Console, inspection: Inspection, missing: Sequence[str], command: str | None) -> None:
+def show_error(console: Console, result: Result) -> None:
+    """Print why an image could not be inspected, and a line with the tip."""
+    console.print(Text(printable(f"{result.reference}: {result.error}"), "red"), soft_wrap=True)
+    if result.tip:
+        console.print(Text(printable(f"TIP {result.tip}")), soft_wrap=True)
+
+
+def show_inspection(console: Console, inspection: Inspection, missing: Sequence[Platform], command: str | None) -> None:
     """Print the manifests, platforms and attestations of one image, and what to do about its problems.
 
     Args:
@@ -51,6 +96,16 @@ def show_inspection(console: Console, inspection: Inspection, missing: Sequence[
     console.print(title, soft_wrap=True)
     _note(console, "", f"{kind}, {inspection.media_type}")
     _note(console, "", inspection.digest)
+    console.print(Padding(_table(inspection), (1, 0, 1, 2)))
+    for style, text in (*_findings(inspection, missing), _verdict(inspection, command)):
+        _note(console, style, text)
+    if command:
+        # The command is not wrapped, so that users can copy it.
+        console.print(Text(f"\n{printable(command)}", "cyan"), soft_wrap=True)
+    console.print()
+
+
+def _table(inspection: Inspection) -> Table:
     table = Table(
         "platform", "manifest", "size", "layers", "attestations", box=None, pad_edge=False, header_style="dim"
     )
@@ -63,35 +118,31 @@ def show_inspection(console: Console, inspection: Inspection, missing: Sequence[
             for predicate_type in attestation.predicate_types or ("unknown",)
         ]
         table.add_row(
-            Text(printable(image.platform or "unknown")),
+            Text(printable(str(image.platform or "unknown"))),
             f"{manifest.MANIFEST_KINDS.get(image.media_type, '').split(' ')[0]} {image.digest[:19]}",
             decimal(image.size),
             Text.assemble(f"{len(image.layers) or '-'} ", (word, style)),
             Text(printable(", ".join(kinds)) or "none", "yellow" if kinds else ""),
         )
-    console.print(Padding(table, (1, 0, 1, 2)))
+    return table
+
+
+def _findings(inspection: Inspection, missing: Sequence[Platform]) -> Iterator[tuple[str, str]]:
+    """Yield the style and the text of each finding."""
     for image in inspection.images:
+        name = image.platform or image.digest
         if image.detail:
-            _note(console, _STATES[image.state][0], f"{image.platform or image.digest}: {image.detail}")
+            yield _STATES[image.state][0], f"{name}: {image.detail}"
         if image.programs.detail:
-            _note(
-                console,
-                _PROGRAMS.get(image.programs.state, ""),
-                f"{image.platform or image.digest}: {image.programs.detail}",
-            )
+            yield _PROGRAMS.get(image.programs.state, ""), f"{name}: {image.programs.detail}"
     for platform in missing:
-        _note(console, "bold red", f"There is no image for {platform}.")
+        yield "bold red", f"There is no image for {platform}."
     for attestation in inspection.attestations:
         types = ", ".join(attestation.predicate_types) or "unknown predicate type"
         described = attestation.platform or "an image that this index does not list"
-        _note(console, "", f"attestation {attestation.digest[:19]} of {described}: {types}")
+        yield "", f"attestation {attestation.digest[:19]} of {described}: {types}"
     for other in inspection.others:
-        _note(console, "", f"{other} is neither an image nor an attestation")
-    _note(console, *_verdict(inspection, command))
-    if command:
-        # The command is not wrapped, so that users can copy it.
-        console.print(Text(f"\n{printable(command)}", "cyan"), soft_wrap=True)
-    console.print()
+        yield "", f"{other} is neither an image nor an attestation"
 
 
 def _note(console: Console, style: str, text: str) -> None:

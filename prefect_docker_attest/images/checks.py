@@ -1,0 +1,67 @@
+"""The checks that decide the exit code of ``inspect``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from prefect_docker_attest.platforms import NotAPlatformError, Platform
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from prefect_docker_attest.images.result import Inspection
+
+
+@dataclass(frozen=True)
+class Checks:
+    """What an image must have to pass.
+
+    Attributes:
+        attestations: whether it must have no attestations
+        corruption: whether all its layers must be sound
+        programs: whether its programs must be for its platform
+        platforms: platforms that it must have
+    """
+
+    attestations: bool
+    corruption: bool
+    programs: bool
+    platforms: Sequence[Platform]
+
+    @property
+    def read_layers(self) -> bool:
+        """Whether the checks need the layers."""
+        return self.corruption or self.programs
+
+    def missing(self, inspection: Inspection) -> list[Platform]:
+        """Return the expected platforms that an image lacks."""
+        present = [image.platform for image in inspection.images]
+        return [platform for platform in self.platforms if not any(map(platform.matches, present))]
+
+    def passed(self, inspection: Inspection) -> bool:
+        """Whether an image passes all checks."""
+        failed = (
+            self.missing(inspection),
+            self.attestations and inspection.attestations,
+            self.corruption and inspection.state != "sound",
+            self.programs and not all(image.programs.can_start for image in inspection.images),
+        )
+        return not any(failed)
+
+
+def expected_platform(text: str) -> Platform:
+    """Parse a platform that a user expects. It names an operating system and an architecture.
+
+    Raises:
+        ValueError: the text is not such a platform
+    """
+    try:
+        platform = Platform.of_user(text)
+        nearest = "" if platform.is_local else text
+    except NotAPlatformError as error:
+        platform, nearest = None, error.nearest
+    if platform and platform.is_complete:
+        return platform
+    example = Platform.of_user(nearest or "amd64").completed(Platform("linux", "amd64"))
+    raise ValueError(f"{text!r} is not a platform. Write OS/ARCHITECTURE, such as {example}.")
