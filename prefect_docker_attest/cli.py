@@ -42,26 +42,38 @@ def main() -> None:
 
 
 @main.command()
+@click.option("--strict", is_flag=True, help="Exit with 1 if there is a warning, too.")
+@click.option(
+    "--timeout",
+    "limit",
+    metavar="SECONDS",
+    type=click.IntRange(min=1, max=3600),
+    default=30,
+    show_default=True,
+    help="Do not wait longer for Prefect's import, Docker and settings files.",
+)
 @_JSON
-def doctor(as_json: bool) -> None:
+def doctor(strict: bool, limit: int, as_json: bool) -> None:
     """Check the setup: Prefect, docker-py, the docker CLI, buildx, the engine and the settings.
 
     Each problem comes with a command that fixes it.
 
-    Exit code: 0 if there are no problems (there may be warnings), 1 if there is a problem.
+    Exit code: 0 if there are no problems (there may be warnings), 1 if there is a problem, 3 if there is none, but
+    something could not be checked.
     """
-    from prefect_docker_attest.doctor.check import all_passed
-    from prefect_docker_attest.doctor.report import Report
-    from prefect_docker_attest.doctor.run import run_checks
+    from prefect_docker_attest.doctor.checkup import exit_code, run_checks
+    from prefect_docker_attest.doctor.doctor_report import Report
 
     if as_json:
-        checks = run_checks()
-        _print_json({"ok": all_passed(checks), "checks": [asdict(check) for check in checks]})
+        findings = run_checks(limit)
+        code = exit_code(findings.values(), strict=strict)
+        _print_json({"ok": code == 0, "checks": [{"name": name, **asdict(found)} for name, found in findings.items()]})
     else:
         with Report(console()) as report:
-            checks = run_checks(report.show)
-        report.conclude(checks)
-    _leave(0 if all_passed(checks) else 1)
+            findings = run_checks(limit, report.show)
+        report.conclude(findings)
+        code = exit_code(findings.values(), strict=strict)
+    _leave(code)
 
 
 def _platforms(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> list[Platform]:

@@ -21,8 +21,8 @@ import docker
 from rich.console import Console
 
 from engines import private
-from prefect_docker_attest.doctor.report import Report
-from prefect_docker_attest.doctor.run import run_checks
+from prefect_docker_attest.doctor.checkup import run_checks
+from prefect_docker_attest.doctor.doctor_report import Report
 from prefect_docker_attest.images.inspection_report import show_inspection
 from prefect_docker_attest.images.inspections import inspect_images
 from prefect_docker_attest.terminal import Bars
@@ -54,8 +54,10 @@ def draw_doctor() -> None:
     """Draw the doctor's output with the setting off, on an engine with the containerd image store."""
     names = {sys.prefix: "/srv/flows/.venv", platform.node(): "host"}
     with picture("doctor", f"{COMMAND} doctor") as console:
-        checks = [dataclasses.replace(check, found=replaced(check.found, names)) for check in run_checks()]
-        Report(console).conclude(checks)
+        found = run_checks().items()
+        Report(console).conclude(
+            {name: dataclasses.replace(finding, found=replaced(finding.found, names)) for name, finding in found}
+        )
 
 
 def draw_inspect(engines: PrivateDocker) -> None:

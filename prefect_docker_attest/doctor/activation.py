@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-import subprocess
+import os
+import shlex
+import shutil
 import sys
+import sysconfig
+import time
 from dataclasses import dataclass
 from typing import Literal, cast
 
-from prefect_docker_attest import startup
+from prefect_docker_attest import startup, subprocesses
+from prefect_docker_attest.doctor.answers import NoAnswerError
+from prefect_docker_attest.doctor.check import first_line
 
 Way = Literal["start-up file", "import", "not loaded", "not found"]
 """What loads the package when a Python starts: its start-up file, or an import, for example in ``sitecustomize``.
@@ -27,6 +33,10 @@ print("", sys.prefix, way, sep="\\n")
 """
 
 
+class ProbeError(Exception):
+    """A Python cannot be started, or fails."""
+
+
 @dataclass(frozen=True)
 class Activation:
     """What loads this package into a Python.
@@ -40,6 +50,19 @@ class Activation:
     way: Way
 
 
+@dataclass(frozen=True)
+class PrefectCommand:
+    """The command ``prefect`` on ``PATH``.
+
+    Attributes:
+        path: path of the command; `None` if it is not on ``PATH``
+        activation: what loads this package into its Python; `None` if this Python cannot be found
+    """
+
+    path: str | None
+    activation: Activation | None
+
+
 def probe(interpreter: str, limit: int) -> Activation:
     """Start an interpreter, and return what loads this package into it.
 
@@ -48,14 +71,59 @@ def probe(interpreter: str, limit: int) -> Activation:
         limit: seconds to wait
 
     Raises:
-        OSError: the interpreter cannot be started
-        subprocess.SubprocessError: the interpreter fails, or needs more time
+        ProbeError: the interpreter cannot be started, or fails
+        NoAnswerError: the interpreter needs more time
     """
-    answer = subprocess.run([interpreter, "-c", _PROGRAM], capture_output=True, text=True, timeout=limit, check=True)
-    prefix, way = answer.stdout.splitlines()[-2:]
-    return Activation(prefix, cast("Way", way))
+    end = time.monotonic() + limit
+    try:
+        answer = subprocesses.run_bounded([interpreter, "-c", _PROGRAM], timeout=limit)
+    except OSError as error:
+        raise ProbeError(first_line(error)) from error
+    if answer.returncode == subprocesses.TIMED_OUT and time.monotonic() >= end:
+        raise NoAnswerError(f"`{interpreter} -c pass` took longer than {limit} s")
+    lines = answer.stdout.splitlines()
+    if answer.returncode != 0 or len(lines) < 2:  # noqa: PLR2004 the prefix and the way
+        raise ProbeError(f"{interpreter} fails: {first_line(answer.stderr)}")
+    return Activation(lines[-2], cast("Way", lines[-1]))
 
 
-def loaded_as_plugin() -> bool:
-    """Whether Prefect has loaded this package as a plugin. Prefect must have been imported."""
-    return f"{startup.__package__}.plugin" in sys.modules
+def find_prefect_command(limit: int) -> PrefectCommand:
+    """Return the command ``prefect`` on ``PATH``.
+
+    Args:
+        limit: seconds to wait for its Python
+
+    Raises:
+        NoAnswerError: its Python needs more time
+    """
+    command = shutil.which("prefect")
+    interpreter = interpreter_of(command) if command else None
+    try:
+        return PrefectCommand(command, probe(interpreter, limit) if interpreter else None)
+    except (ProbeError, ValueError):  # ValueError: a NUL character in the first line
+        return PrefectCommand(command, None)
+
+
+def interpreter_of(script: str) -> str | None:
+    """Return the interpreter of a console script; `None` if its first lines do not name one."""
+    if os.path.realpath(os.path.dirname(script)) == os.path.realpath(sysconfig.get_path("scripts")):
+        return sys.executable
+    try:
+        with open(script, "rb") as file:
+            first, _, rest = file.read(4096).decode(errors="replace").partition("\n")
+    except OSError:
+        return None
+    words = _started_by(first, rest)
+    return words[0] if words and "python" in os.path.basename(words[0]) else None
+
+
+def _started_by(first: str, rest: str) -> list[str]:
+    """Return the program that the first line of a script names, with its arguments."""
+    words = first.removeprefix("#!").split() if first.startswith("#!") else []
+    program = os.path.basename(words[0]) if words else ""
+    if program == "env":
+        return [shutil.which(words[-1]) or ""]
+    if program == "sh" and rest.startswith("'''exec' "):
+        # pip writes this form if the path is too long for the first line (its vendored distlib, scripts.py).
+        return shlex.split(rest.partition("\n")[0])[1:]
+    return words

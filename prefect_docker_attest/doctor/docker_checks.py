@@ -4,229 +4,210 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from prefect_docker_attest.buildx import docker_cli
-from prefect_docker_attest.buildx.target import is_containerd_store as uses_containerd_store
-from prefect_docker_attest.buildx.target import podman_version as is_podman
-from prefect_docker_attest.doctor.check import Pending, first_line, judge_all
-from prefect_docker_attest.doctor.engine_answers import engine_answers
-from prefect_docker_attest.images.engine_api import InvalidResponseError
+from prefect_docker_attest.buildx.builder import Builder
+from prefect_docker_attest.doctor.answers import NoAnswerError
+from prefect_docker_attest.doctor.check import Finding, SeeOther, first_line
+from prefect_docker_attest.doctor.docker_commands import CommandError
 from prefect_docker_attest.names import variable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from prefect_docker_attest.doctor.check import Finding
+    from prefect_docker_attest.doctor.answers import Answers
+    from prefect_docker_attest.platforms import Platform
 
 _OLDEST_TESTED = 26
 _CLI_HOST = "`export DOCKER_HOST=$(docker context inspect --format '{{.Endpoints.docker.Host}}')`"
-_NEEDS = {
-    "buildx": ("docker CLI",),
-    "same engine": ("docker CLI", "engine"),
-    "image store": ("engine",),
-    "builder": ("buildx", "engine"),
-    "emulation": ("builder",),
-}
+_NATIVE_TOO = {"amd64": "386", "arm64": "arm"}
+"""Processors that also run programs of another architecture."""
+
+MORE_PLATFORMS = "`docker run --privileged --rm tonistiigi/binfmt --install all` adds platforms."
+"""What to do if `RUN` steps need an emulator."""
 
 
-class _Refused(Exception):
-    pass
-
-
-def questions(limit: int) -> list[dict[str, Callable[[], Any]]]:
-    """Return the questions. Each is a group of its own, so that all are asked at the same time.
-
-    The engine that builds can differ from that of the docker CLI (see `docker_cli.docker_command`).
-
-    Args:
-        limit: maximum time for each answer, in seconds
-    """
-
-    def ask(command: Sequence[str], *words: str) -> Callable[[], str]:
-        return lambda: _ask(command, *words, limit=limit)
-
-    asked: dict[str, Callable[[], Any]] = {
-        "cli": ask(docker_cli.DOCKER, "--version"),
-        "buildx": ask(docker_cli.DOCKER, "buildx", "version"),
-        "cli engine": ask(docker_cli.DOCKER, "info", "--format={{.ID}}"),
-        "build engine": ask(docker_cli.docker_command(), "info", "--format={{.ID}}"),
-        "builder": ask(docker_cli.docker_command(), "buildx", "inspect"),
-        "engine": lambda: engine_answers(limit),
-    }
-    return [{name: question} for name, question in asked.items()]
-
-
-def findings(answers: Mapping[str, Any], *, buildx: bool | None) -> dict[str, Finding | None]:
-    """Evaluate the answers to `questions`. Pure.
-
-    Args:
-        answers: answers by question; the answer of a question that failed is its exception
-        buildx: whether the settings make buildx build every image; `None` if this is not known yet
-
-    Returns:
-        findings by check; `None` for a check whose answers have not arrived yet
-    """
-    judges: dict[str, Callable[[], Finding]] = {
-        "docker CLI": lambda: _cli(answers["cli"]),
-        "buildx": lambda: _buildx(answers["buildx"]),
-        "engine": lambda: _engine(answers["engine"], answers["cli engine"]),
-        "same engine": lambda: _same_engine(answers["engine"]["ID"], answers["cli engine"], answers["build engine"]),
-        "image store": lambda: _image_store(answers["engine"]),
-        "builder": lambda: _builder(answers["builder"], answers["build settings"]),
-        "emulation": lambda: _emulation(platforms(answers["builder"]), "{Os}/{Arch}".format(**answers["engine"])),
-        "cross-platform": lambda: _cross_platform(answers["engine"], buildx=buildx),
-    }
-    found = judge_all(judges, {**_NEEDS, "cross-platform": ("builder",) if buildx else ("engine",)})
-    if buildx is False:
-        # With all settings off, only images with buildx-only options need these.
-        for name in ("docker CLI", "buildx", "builder"):
-            finding = found[name]
-            if finding and finding[0] == "problem":
-                found[name] = "warning", *finding[1:]
-    return found
-
-
-def _ask(command: Sequence[str], *words: str, limit: int) -> str:
+def docker_cli(answers: Answers) -> Finding:
+    """Check that the docker CLI is installed and new enough."""
     try:
-        answer = docker_cli.run_docker(words, limit, docker=command)
-    except FileNotFoundError:
-        raise _Refused("the command `docker` is not on PATH") from None
-    if answer.returncode != 0 or not answer.stdout.strip():
-        raise _Refused(f"`{' '.join([*command, *words[:2]])}`: {first_line(answer.stderr or answer.stdout)}")
-    return answer.stdout.strip()
-
-
-def _cli(version: Any) -> Finding:
-    if isinstance(version, BaseException):
-        return "problem", first_line(version), "Install the docker CLI and its buildx plugin."
-    version = first_line(version)
+        version = first_line(answers.cli.result())
+    except CommandError as error:
+        return Finding("problem", str(error), "Install the docker CLI and its buildx plugin.")
     if "podman" in version.lower():
-        return "problem", f"`docker` is Podman's command ({version})", "Put Docker's own `docker` first on PATH."
+        return Finding(
+            "problem", f"`docker` is Podman's command ({version})", "Put Docker's own `docker` first on PATH."
+        )
     return _tested(version.removeprefix("Docker version ").partition(",")[0])
 
 
 def _tested(version: str) -> Finding:
     if int((re.match(r"\d+", version) or ["0"])[0]) >= _OLDEST_TESTED:
-        return "ok", version, ""
-    return "warning", f"{version} is older than the oldest tested version ({_OLDEST_TESTED})", "Upgrade Docker."
+        return Finding("ok", version)
+    found = f"{version} is older than the oldest tested version ({_OLDEST_TESTED})"
+    return Finding("warning", found, "Upgrade Docker.")
 
 
-def _buildx(answer: Any) -> Finding:
-    if isinstance(answer, BaseException):
-        return "problem", first_line(answer), docker_cli.INSTALL_BUILDX
-    version = docker_cli.parse_version(answer)
+def buildx(answers: Answers) -> Finding:
+    """Check that buildx is installed and new enough."""
+    answers.require("docker CLI")
+    answers.require("docker-py")  # it is imported with the following names
+    from prefect_docker_attest.buildx.docker_cli import INSTALL_BUILDX, MINIMUM_BUILDX, format_version, parse_version
+
+    try:
+        output = answers.buildx.result()
+    except CommandError as error:
+        return Finding("problem", str(error), INSTALL_BUILDX)
+    version = parse_version(output)
     if version is None:
-        found = f"`docker buildx version` prints no version, but {first_line(answer)!r}"
-        return "problem", found, docker_cli.INSTALL_BUILDX
-    seen = docker_cli.format_version(version)
-    if version < docker_cli.MINIMUM_BUILDX:
-        oldest = docker_cli.format_version(docker_cli.MINIMUM_BUILDX)
-        return "problem", f"{seen} is too old: {oldest} or newer is needed", docker_cli.INSTALL_BUILDX
-    return "ok", seen, ""
+        found = f"`docker buildx version` prints no version, but {first_line(output)!r}"
+        return Finding("problem", found, INSTALL_BUILDX)
+    if version < MINIMUM_BUILDX:
+        found = f"{format_version(version)} is too old: {format_version(MINIMUM_BUILDX)} or newer is needed"
+        return Finding("problem", found, INSTALL_BUILDX)
+    return Finding("ok", format_version(version))
 
 
-def _engine(engine: Any, cli_engine: Any) -> Finding:
-    if isinstance(engine, BaseException):
-        advice = "Start Docker, or select a running engine with DOCKER_HOST or `docker context use`: `docker info`."
-        if not isinstance(cli_engine, BaseException):
-            advice = f"The docker CLI's engine answers. Use it: {_CLI_HOST}, or `pip install 'docker>=7.2'`."
-        host = os.environ.get("DOCKER_HOST") or "its default engine"
-        if isinstance(engine, InvalidResponseError):
-            return "problem", f"{host} is not a Docker Engine: {engine}", advice
-        return "problem", f"docker-py gets no answer from {host}: {first_line(engine)}", advice
-    if is_podman(engine):
+def engine(answers: Answers) -> Finding:
+    """Check that docker-py's engine answers, is Docker, and is new enough."""
+    answers.require("docker-py")
+    from prefect_docker_attest.images.engine_api import InvalidResponseError
+
+    host = os.environ.get("DOCKER_HOST") or "its default engine"
+    try:
+        found = answers.engine.result()
+    except InvalidResponseError as error:
+        return Finding("problem", f"{host} is not a Docker Engine: {error}", _other_engine(answers))
+    except Exception as error:  # requests and docker-py raise many
+        return Finding("problem", f"docker-py gets no answer from {host}: {first_line(error)}", _other_engine(answers))
+    if found.podman:
         advice = "Use Docker Engine, or a separate builder: `docker buildx create --driver docker-container --use`."
-        return "problem", f"Podman {engine.get('Version')}, which has no BuildKit", advice
-    status, version, advice = _tested(engine["ServerVersion"])
-    return status, f"{version}, {engine['Os']}/{engine['Arch']}, {engine['Name']}", advice
+        return Finding("problem", f"Podman {found.podman}, which has no BuildKit", advice)
+    tested = _tested(found.version)
+    return Finding(tested.status, f"{tested.found}, {found.platform}, {found.name}", tested.advice)
 
 
-def _same_engine(own: str, cli_engine: Any, build_engine: Any) -> Finding:
-    if cli_engine == own:
-        return "ok", "the docker CLI and docker-py use the same engine", ""
-    seen = f"the docker CLI uses another engine ({cli_engine}) than docker-py ({own})"
-    if isinstance(cli_engine, BaseException):
-        seen = f"the docker CLI gets no answer from its engine ({first_line(cli_engine)}), but docker-py does"
+def _other_engine(answers: Answers) -> str:
+    try:
+        answers.cli_engine.result()
+    except (CommandError, NoAnswerError):
+        return "Start Docker, or select a running engine with DOCKER_HOST or `docker context use`: `docker info`."
+    return f"The docker CLI's engine answers. Use it: {_CLI_HOST}, or `pip install 'docker>=7.2'`."
+
+
+def same_engine(answers: Answers) -> Finding:
+    """Check that the docker CLI and docker-py use the same engine."""
+    answers.require("docker CLI")
+    answers.require("engine")
+    own = answers.engine.result().identifier
+    try:
+        of_cli = answers.cli_engine.result()
+        seen = f"the docker CLI uses another engine ({of_cli}) than docker-py ({own})"
+    except (CommandError, NoAnswerError) as error:
+        of_cli = ""
+        seen = f"the docker CLI gets no answer from its engine ({error}), but docker-py does"
+    if of_cli == own:
+        return Finding("ok", "the docker CLI and docker-py use the same engine")
     advice = f"{_CLI_HOST}, or `docker context use default`. docker-py uses contexts since 7.2."
-    if build_engine == own:
-        return "warning", f"{seen}; Prefect's images are in docker-py's engine", advice
-    return "problem", f"{seen}; Prefect cannot push the images that buildx builds", advice
+    if _builds_in(answers, own):
+        return Finding("warning", f"{seen}; Prefect's images are in docker-py's engine", advice)
+    return Finding("problem", f"{seen}; Prefect cannot push the images that buildx builds", advice)
 
 
-def _image_store(engine: Mapping[str, Any]) -> Finding:
-    store = "containerd" if uses_containerd_store(engine) else "graphdriver"
-    return "ok", f"{store}, {engine['Driver']}", ""
+def _builds_in(answers: Answers, identifier: str) -> bool:
+    try:
+        return answers.build_engine.result() == identifier
+    except (CommandError, NoAnswerError):
+        return False
 
 
-def _builder(answer: Any, settings: Any) -> Finding:
-    if isinstance(answer, BaseException):
+def image_store(answers: Answers) -> Finding:
+    """Show the engine's image store."""
+    answers.require("engine")
+    found = answers.engine.result()
+    return Finding("ok", f"{'containerd' if found.uses_containerd_store else 'graphdriver'}, {found.driver}")
+
+
+def builder(answers: Answers) -> Finding:
+    """Check that the builder that buildx uses is running."""
+    answers.require("buildx")
+    answers.require("engine")
+    from prefect_docker_attest.buildx.docker_cli import INSTALL_BUILDX
+
+    try:
+        output = answers.builder.result()
+    except (CommandError, NoAnswerError) as error:
         advice = "`docker buildx ls` lists the builders. BUILDX_BUILDER or `docker buildx use` selects one."
-        return "problem", first_line(answer), advice
-    named = _fields(answer, "Name"), _fields(answer, "Driver")
-    if not all(named):
-        found = f"`docker buildx inspect` prints no builder and driver, but {first_line(answer)!r}"
-        return "problem", found, docker_cli.INSTALL_BUILDX
-    builder = f"{named[0][0]}, driver {named[1][0]}"
+        return Finding("problem", str(error), advice)
+    found = Builder.parse(output)
+    if found is None:
+        seen = f"`docker buildx inspect` prints no builder and driver, but {first_line(output)!r}"
+        return Finding("problem", seen, INSTALL_BUILDX)
+    seen = f"{found.name}, driver {found.driver}"
     advice = "`docker buildx inspect --bootstrap` starts it. `docker buildx use default` selects the engine's builder."
-    if trouble := _fields(answer, "Error"):
-        return "problem", f"{builder}: {trouble[0]}", advice
-    if "inactive" in _fields(answer, "Status"):
-        return "warning", f"{builder}, not started", advice
-    if named[1][0] == "docker":
-        return "ok", builder, ""
-    pushes = bool(getattr(getattr(settings, "defaults", None), "push_from_builder", ""))
-    return _outside_builder(f"{builder}, {', '.join(_fields(answer, 'Endpoint'))}", platforms(answer), pushes=pushes)
+    if found.error:
+        return Finding("problem", f"{seen}: {found.error}", advice)
+    if not found.is_running:
+        return Finding("warning", f"{seen}, not started", advice)
+    if found.is_engine:
+        return Finding("ok", seen)
+    return _outside_builder(answers, found, f"{seen}, {', '.join(found.endpoints)}")
 
 
-def _outside_builder(builder: str, known: Sequence[str], *, pushes: bool) -> Finding:
+def _outside_builder(answers: Answers, found: Builder, seen: str) -> Finding:
     """Return a finding about a builder outside the engine: its platforms, and how its images reach their registry."""
-    setting = variable("push_from_builder")
     # Variants such as linux/amd64/v2 are left out if the list has linux/amd64.
-    names = [name for name in known if name.rpartition("/")[0] not in known]
-    seen = f"{builder}, for {', '.join(names) or 'unknown platforms'}"
+    names = [str(known) for known in found.platforms if not known.variant or known.processor not in found.platforms]
+    seen = f"{seen}, for {', '.join(names) or 'unknown platforms'}"
+    try:
+        pushes = answers.settings.result().values.push_from_builder
+    except Exception:  # the check `setting` shows it
+        return Finding("ok", seen)
+    switch = variable("push_from_builder")
     if pushes:
-        return "ok", f"{seen}; it pushes images to their registry itself ({setting})", ""
-    return (
-        "ok",
-        f"{seen}; images are loaded into the Docker Engine and pushed from there: twice over this machine's link",
-        f"`export {setting}=true`: the builder pushes images itself.",
-    )
+        return Finding("ok", f"{seen}; it pushes images to their registry itself ({switch})")
+    seen += "; images are loaded into the Docker Engine and pushed from there: twice over this machine's link"
+    return Finding("ok", seen, f"`export {switch}=true`: the builder pushes images itself.")
 
 
-def platforms(builder: str) -> list[str]:
-    """Return the platforms of all nodes in the output of ``docker buildx inspect``."""
-    return sorted({name.strip("* ") for line in _fields(builder, "Platforms") for name in line.split(",")})
+def builder_of(answers: Answers) -> Builder:
+    """Return the builder, after the check `builder` has found no problem."""
+    found = Builder.parse(answers.builder.result())
+    if found is None:
+        raise SeeOther("builder")
+    return found
 
 
-def _fields(text: str, name: str) -> list[str]:
-    return re.findall(rf"^{name}: +(\S.*)$", text, re.MULTILINE)
-
-
-def _emulation(known: Sequence[str], native: str) -> Finding:
-    others = {"linux/amd64": "linux/386", "linux/arm64": "linux/arm"}
-    foreign = [name for name in known if not re.match(rf"({native}|{others.get(native, native)})(/|$)", name)]
+def emulation(answers: Answers) -> Finding:
+    """Show the platforms that ``RUN`` steps work for."""
+    answers.require("builder")
+    known, machine = builder_of(answers).platforms, answers.engine.result().platform
+    foreign = [str(platform) for platform in known if not native(platform, machine)]
     if foreign:
-        return "ok", f"RUN steps work for {native} and {', '.join(foreign)}", ""
+        return Finding("ok", f"RUN steps work for {machine} and {', '.join(foreign)}")
     if not known:
-        return "skipped", "see builder", ""
-    return (
-        "warning",
-        f"RUN steps work only for {native}",
-        "`docker run --privileged --rm tonistiigi/binfmt --install all` adds platforms.",
-    )
+        raise SeeOther("builder")
+    return Finding("warning", f"RUN steps work only for {machine}", MORE_PLATFORMS)
 
 
-def _cross_platform(answer: Mapping[str, Any], *, buildx: bool | None) -> Finding:
-    if buildx is None:
-        raise Pending
-    if buildx:
-        return "ok", "buildx builds images with the layers of their own platform", ""
-    if not uses_containerd_store(answer):
-        return "ok", "with this image store, the classic builder builds images for other platforms correctly", ""
+def native(platform: Platform, machine: Platform) -> bool:
+    """Whether a machine runs programs for a platform without an emulator."""
+    architectures = (machine.architecture, _NATIVE_TOO.get(machine.architecture))
+    return platform.os == machine.os and platform.architecture in architectures
+
+
+def cross_platform(answers: Answers) -> Finding:
+    """Check whether images for another platform would be corrupt."""
+    answers.require("engine")
+    buildx_builds_all = answers.buildx_builds_all()
+    if buildx_builds_all is None:
+        answers.require("setting")
+        raise SeeOther("setting", "unknown")
+    if buildx_builds_all:
+        answers.require("builder")
+        return Finding("ok", "buildx builds images with the layers of their own platform")
+    if not answers.engine.result().uses_containerd_store:
+        return Finding("ok", "with this image store, the classic builder builds images for other platforms correctly")
     seen = (
         "CORRUPT while the setting is off: on the containerd image store, the classic builder puts this machine's "
         "base layers into an image for another platform. The image can be pushed, but clusters cannot pull it (`wrong "
         "diff id calculated on extraction`)"
     )
-    return "problem", seen, "Turn the setting on."
+    return Finding("problem", seen, "Turn the setting on.")

@@ -1,120 +1,153 @@
-"""The doctor's check of the settings that are defaults of options: their values, and whether Docker supports them."""
+"""The doctor's checks of the settings: their values, their sources, and whether Docker supports them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from prefect_docker_attest.build_settings import DEFAULTS as NAMES
-from prefect_docker_attest.build_settings import BuildSettings as Defaults
-from prefect_docker_attest.buildx.target import is_containerd_store as uses_containerd_store
-from prefect_docker_attest.doctor.check import first_line, judge_all
-from prefect_docker_attest.doctor.docker_checks import platforms
+from prefect_docker_attest.doctor.answers import NoAnswerError
+from prefect_docker_attest.doctor.check import Finding, SeeOther, first_line
+from prefect_docker_attest.doctor.current_settings import InvalidSettingsError
+from prefect_docker_attest.doctor.docker_checks import MORE_PLATFORMS, builder_of
+from prefect_docker_attest.doctor.python_checks import of_prefect
+from prefect_docker_attest.doctor.setting_files import UnreadableError
 from prefect_docker_attest.names import SETTING, variable
+from prefect_docker_attest.platforms import Platform
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable
 
-    from prefect_docker_attest.doctor.check import Answers, Finding
+    from prefect_docker_attest.build_settings import BuildSettings
+    from prefect_docker_attest.doctor.answers import Answer, Answers
+    from prefect_docker_attest.doctor.current_settings import CurrentSettings
+    from prefect_docker_attest.doctor.engine_facts import EngineFacts
 
 _CONTAINERD = "Use the containerd image store (https://docs.docker.com/engine/storage/containerd/)"
 
 
-@dataclass(frozen=True)
-class BuildSettings:
-    """The settings that are defaults of options.
-
-    Attributes:
-        defaults: values of the settings
-        sources: sources of the settings that are set, by the names of the settings
-        error: error message of a build with these values; ``""`` if they are valid
-        decided: whether `SETTING` is set
-    """
-
-    defaults: Defaults
-    sources: Mapping[str, str]
-    error: str
-    decided: bool
-
-
-def ask() -> BuildSettings:
-    """Read the settings. Prefect must have been imported."""
-    from prefect_docker_attest.errors import OptionError
-    from prefect_docker_attest.options import default_values
-    from prefect_docker_attest.options.table import BuildxOptions
-    from prefect_docker_attest.patches import settings_reader
-    from prefect_docker_attest.platforms import Platform
-
-    defaults = settings_reader.read_settings()
-    error = ""
+def setting(answers: Answers) -> Finding:
+    """Check that Prefect can read its settings, and that `SETTING` is on."""
+    if unreadable := list(filter(None, map(_unreadable, answers.files.values()))):
+        advice = "Prefect waits for this file at every start. Replace it, or unmount its folder."
+        return Finding("problem", f"Prefect cannot read a settings file: {'; '.join(unreadable)}", advice)
     try:
-        native = Platform.of_text("linux/amd64")
-        default_values.apply_defaults(defaults, BuildxOptions(context="/", tags=("image:tag",)), "", lambda: native)
-    except OptionError as refused:
-        error = str(refused)
-    sources = {name: settings_reader.source_of(name)[1] for name in NAMES if getattr(defaults, name)}
-    return BuildSettings(defaults, sources, error, settings_reader.source_of()[1] != "default")
+        current = of_prefect(answers, answers.settings)
+    except (SeeOther, NoAnswerError):
+        raise
+    except Exception as error:
+        return _refused(error)
+    source = current.sources["disable_attestations"]
+    if current.values.disable_attestations:
+        return Finding("ok", f"{SETTING} is on ({source})")
+    advice = f"`export {SETTING}=true`\nor `prefect config set {SETTING}=true`"
+    return Finding("warning", f"{SETTING} is off ({source})", advice)
 
 
-def buildx_builds_all(answers: Answers, *, disabled: bool | None) -> bool | None:
-    """Return whether the settings make buildx build every image; `None` if this is not known yet.
+def _unreadable(file: Answer[None]) -> str:
+    """Return why Prefect cannot read a settings file; ``""`` if it can."""
+    try:
+        file.result()
+    except (UnreadableError, NoAnswerError) as error:
+        return str(error)
+    return ""
 
-    Args:
-        answers: answers to all questions of the doctor
-        disabled: whether `SETTING` is on; `None` if this is not known yet
-    """
-    if disabled:
-        return True
-    found = answers.get("build settings")
-    if disabled is None or found is None:
+
+def _refused(error: Exception) -> Finding:
+    """Return the problem of settings that cannot be read. Prefect raises different exceptions for invalid files."""
+    if isinstance(error, InvalidSettingsError):
+        return Finding("problem", str(error), "Set it to true or false, or unset it.")
+    found = f"Prefect cannot read its settings: {type(error).__name__}: {first_line(error)}"
+    advice = "`prefect config view` shows the error. Fix .env, prefect.toml, pyproject.toml or the profiles."
+    return Finding("problem", found, advice)
+
+
+def build_settings(answers: Answers) -> Finding | None:
+    """Check the values of the other settings, and whether Docker supports them; `None` if none of them is set."""
+    try:
+        current = of_prefect(answers, answers.settings)
+    except Exception:  # the check `setting` shows it
         return None
-    return isinstance(found, BuildSettings) and bool(found.sources)
+    if not current.values.defaults:
+        return None
+    if current.error:
+        return Finding("problem", first_line(current.error), "Correct or unset the setting: docs/settings.md.")
+    try:
+        answers.require("engine")
+        answers.require("builder")
+    except SeeOther as other:
+        return Finding(other.status, f"{_shown(current)}; whether Docker supports them: {other}")
+    builder, engine = builder_of(answers), answers.engine.result()
+    setup = _Setup(current.values, engine, builder.is_engine, builder.platforms)
+    for rule in _RULES:
+        if finding := rule(setup):
+            return Finding(finding.status, f"{_shown(current)}: {finding.found}", finding.advice)
+    return Finding("ok", _shown(current))
 
 
-def findings(answers: Answers, *, disabled: bool | None) -> dict[str, Finding | None]:
-    """Evaluate the result of `ask`. If none of the settings is set, there is no finding.
-
-    Args:
-        answers: answers to all questions of the doctor
-        disabled: whether `SETTING` is on; `None` if this is not known yet
-    """
-    found = answers.get("build settings")
-    if not isinstance(found, BuildSettings) or not found.sources:
-        return {}
-    return judge_all({"build settings": lambda: _judge(found, answers, disabled=bool(disabled))}, {})
-
-
-def _judge(settings: BuildSettings, answers: Answers, *, disabled: bool) -> Finding:
-    defaults = settings.defaults
+def _shown(current: CurrentSettings) -> str:
     # The values of caches are not shown: they are long, and can contain secrets.
-    shown = {"platform": f"={defaults.platform}", "media_types": f"={defaults.media_types}"}
-    seen = ", ".join(f"{variable(name)}{shown.get(name, '')} ({source})" for name, source in settings.sources.items())
-    if settings.error:
-        return "problem", first_line(settings.error), "Correct or unset the setting: docs/settings.md."
-    engine, builder = answers["engine"], answers["builder"]
-    if isinstance(engine, BaseException) or isinstance(builder, BaseException):
-        return "ok", seen, ""
-    keeps_manifests = uses_containerd_store(engine)
-    in_engine = "Driver:" not in builder or any(line.split() == ["Driver:", "docker"] for line in builder.splitlines())
-    pushes = bool(defaults.push_from_builder) and not in_engine
-    exports = [entry for entry in defaults.cache_to.split() if "type=inline" not in entry]
-    if not keeps_manifests and not pushes and defaults.media_types == "oci":
-        return "problem", f"{seen}: this image store pushes only Docker's media types", f"{_CONTAINERD}."
-    if not keeps_manifests and in_engine and exports:
-        return "problem", f"{seen}: this builder cannot write a cache", f"{_CONTAINERD}, or type=inline."
-    if keeps_manifests and in_engine and not disabled and defaults.media_types == "docker":
-        return "problem", f"{seen}: attestations need OCI media types", f"Set {SETTING}=true."
-    if ((keeps_manifests and in_engine) or pushes) and not disabled and not settings.decided:
-        return "warning", f"{seen}: buildx adds attestations to all images", f"Set {SETTING} to true or false."
-    if defaults.push_from_builder and in_engine:
+    values = {"platform": f"={current.values.platform}", "media_types": f"={current.values.media_types}"}
+    return ", ".join(
+        f"{variable(name)}{values.get(name, '')} ({current.sources[name]})" for name in current.values.defaults
+    )
+
+
+@dataclass(frozen=True)
+class _Setup:
+    settings: BuildSettings
+    engine: EngineFacts
+    in_engine: bool
+    """Whether the builder is the engine's own."""
+    platforms: tuple[Platform, ...]
+    """Platforms of the builder."""
+
+    @property
+    def adds_attestations(self) -> bool:
+        """Whether an image keeps attestations on its way to the registry, and the settings do not disable them."""
+        keeps = self.engine.uses_containerd_store and self.in_engine
+        pushes = self.settings.push_from_builder and not self.in_engine
+        return (keeps or pushes) and not self.settings.disable_attestations
+
+
+def _media_types(setup: _Setup) -> Finding | None:
+    pushes = setup.settings.push_from_builder and not setup.in_engine
+    if setup.settings.media_types == "oci" and not setup.engine.uses_containerd_store and not pushes:
+        return Finding("problem", "this image store pushes only Docker's media types", f"{_CONTAINERD}.")
+    return None
+
+
+def _cache(setup: _Setup) -> Finding | None:
+    exports = [entry for entry in setup.settings.cache_to.split() if "type=inline" not in entry]
+    if exports and setup.in_engine and not setup.engine.uses_containerd_store:
+        return Finding("problem", "this builder cannot write a cache", f"{_CONTAINERD}, or type=inline.")
+    return None
+
+
+def _attestations(setup: _Setup) -> Finding | None:
+    if not setup.adds_attestations:
+        return None
+    if setup.settings.media_types == "docker" and setup.in_engine:
+        return Finding("problem", "attestations need OCI media types", f"Set {SETTING}=true.")
+    if setup.settings.disable_attestations is None:
+        return Finding("warning", "buildx adds attestations to all images", f"Set {SETTING} to true or false.")
+    return None
+
+
+def _push(setup: _Setup) -> Finding | None:
+    if setup.settings.push_from_builder and setup.in_engine:
         advice = "Choose a builder outside the engine: docs/scaling-out.md."
-        return "warning", f"{seen}: the engine's own builder loads images, and the engine pushes them", advice
-    known = platforms(builder)
-    if defaults.platform and known and not any(_runs(known_platform, defaults.platform) for known_platform in known):
-        advice = "`docker run --privileged --rm tonistiigi/binfmt --install all` adds platforms."
-        return "warning", f"{seen}: RUN steps need an emulator for it", advice
-    return "ok", seen, ""
+        return Finding("warning", "the engine's own builder loads images, and the engine pushes them", advice)
+    return None
 
 
-def _runs(known: str, wanted: str) -> bool:
-    return f"{wanted}/".startswith(f"{known}/") or f"{known}/".startswith(f"{wanted}/")
+def _emulator(setup: _Setup) -> Finding | None:
+    if not setup.settings.platform or not setup.platforms:
+        return None
+    wanted = Platform.of_user(setup.settings.platform).completed(setup.engine.platform)
+    if wanted.is_local or any(wanted.processor.matches(known.processor) for known in setup.platforms):
+        return None
+    return Finding("warning", "RUN steps need an emulator for it", MORE_PLATFORMS)
+
+
+_RULES: tuple[Callable[[_Setup], Finding | None], ...] = (_media_types, _cache, _attestations, _push, _emulator)
+"""What the settings and this Docker can have against each other, worst first."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from prefect_docker_attest import subprocesses
 from prefect_docker_attest.images.documents import ImageError
 from prefect_docker_attest.images.inspection import inspect_image, republishing
-from prefect_docker_attest.images.workers import Workers, processors
+from prefect_docker_attest.workers import Workers, processors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from prefect_docker_attest.images.layers import Meter
     from prefect_docker_attest.images.reference import Reference
-    from prefect_docker_attest.images.workers import Workers
+    from prefect_docker_attest.workers import Workers
 
 
 class RegistryImage(Repository):

@@ -19,17 +19,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from prefect_docker_attest.doctor import docker_checks, python_checks
-from prefect_docker_attest.doctor.check import Answers
-from prefect_docker_attest.doctor.report import Report
-from prefect_docker_attest.doctor.run import checks_of
+from prefect_docker_attest.doctor.current_settings import read_current_settings
+from prefect_docker_attest.doctor.docker_commands import CommandError
+from prefect_docker_attest.doctor.doctor_report import Report
+from prefect_docker_attest.doctor.engine_facts import EngineFacts
 from prefect_docker_attest.images import inspection_report, layer_files, tar_stream
+from prefect_docker_attest.images.engine_api import InvalidResponseError
 from prefect_docker_attest.images.executables import read_executable
 from prefect_docker_attest.images.filesystem import Filesystem
 from prefect_docker_attest.images.inspections import inspect_images
 from prefect_docker_attest.images.programs import MEMORY
 from prefect_docker_attest.images.stream import PieceReader
 from prefect_docker_attest.terminal import Bars
+from support.doctor_answers import answer, findings
 from support.hostile import Answer, HostileServer, hostile_server
 from support.pushing import CONFIG, MANIFEST, tar_layer
 
@@ -221,29 +223,30 @@ outputs = st.text(max_size=200) | st.lists(
     ),
     max_size=8,
 ).map("\n".join)
-answer = outputs | st.sampled_from([OSError("x"), RuntimeError(), TimeoutError("\x1b[31m")])
+outcome = outputs | st.builds(CommandError, st.sampled_from(["x", "", "\x1b[31m"]))
 texts = {name: st.text(max_size=20) for name in ("ID", "Os", "Arch", "Name", "ServerVersion", "Driver")}
 engine = st.fixed_dictionaries(texts, optional={"DriverStatus": anything, "Components": anything, "Version": anything})
 
 
 @FUZZ
 @given(
-    answers=st.fixed_dictionaries(
-        {**dict.fromkeys(["cli", "buildx", "cli engine", "build engine", "builder"], answer), "engine": engine | answer}
-    ),
-    buildx=st.booleans(),
+    answers=st.fixed_dictionaries(dict.fromkeys(["cli", "buildx", "cli_engine", "build_engine", "builder"], outcome)),
+    engine=engine,
 )
-def test_outputs_of_docker(answers: dict[str, Any], buildx: bool) -> None:
-    if isinstance(answers["engine"], str):
-        answers["engine"] = OSError(answers["engine"])
-    found = docker_checks.findings(Answers({**answers, "build settings": None}), buildx=buildx)
-    checks = checks_of(found)
+def test_outputs_of_docker(answers: dict[str, Any], engine: dict[str, Any]) -> None:
+    facts: EngineFacts | Exception
+    try:
+        facts = EngineFacts.of_responses(engine, {})
+    except InvalidResponseError as error:
+        facts = error
+    found = findings(engine=facts, **answers)
 
-    assert len(found) == 8
-    assert [check for check in checks.values() if check is None or "could not be checked" in check.found] == []
+    assert len(found) == 13
+    assert [finding for finding in found.values() if "could not be checked" in finding.found] == []
     console = Console(file=io.StringIO(), width=80)
     with Report(console) as shown:
-        shown.conclude([check for check in checks.values() if check])
+        shown.show(found)
+    shown.conclude(found)
     assert all(c == "\n" or c.isprintable() for c in console.file.getvalue())  # type: ignore[attr-defined]
 
 
@@ -282,15 +285,14 @@ def test_profiles(tmp_path_factory: pytest.TempPathFactory, content: str) -> Non
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PREFECT_PROFILES_PATH", str(profiles_path))
         patch.delenv("PREFECT_DOCKER_DISABLE_ATTESTATIONS", raising=False)
+        settings: Any
         try:
-            setting: Any = python_checks.read_setting(2)
+            settings = read_current_settings(answer(None).future)
         except Exception as error:
-            setting = error
-    answers = Answers({"setting": setting, "patches": "", "python": OSError(), "prefect command": (None, None)})
-    found = python_checks.findings(answers)
+            settings = error
+    found = findings(settings=settings)
 
-    assert found["setting"] is not None
-    assert [finding for finding in found.values() if finding is None or "could not be checked" in finding[1]] == []
+    assert [finding for finding in found.values() if "could not be checked" in finding.found] == []
 
 
 def _inline(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""`doctor` in broken environments: it ends within 10 seconds, with JSON, at most 300 MB and no traceback."""
+"""`doctor` in broken environments: it ends, with JSON, at most 300 MB and no traceback."""
 
 from __future__ import annotations
 
@@ -29,21 +29,20 @@ def server() -> Iterator[HostileServer]:
         yield server
 
 
-def examined(run: Run, **environment: str | None) -> dict[str, dict[str, str]]:
-    """Run the doctor, check that it ends as it always must, and return its findings."""
-    environment.setdefault("DOCKER_HOST", NOWHERE)
-    start = time.monotonic()
-    result = run("doctor", "--json", **environment)
-    took = time.monotonic() - start
+def examined(run: Run, *, limit: int = 30, **environment: str | None) -> dict[str, dict[str, str]]:
+    """Run the doctor, check that it ends as it always must, and return its findings.
 
-    assert result.code in (0, 1)
+    A test whose environment never answers waits for the whole limit, so it gives a short one.
+    """
+    environment.setdefault("DOCKER_HOST", NOWHERE)
+    result = run("doctor", "--json", f"--timeout={limit}", **environment)
+
+    assert result.code in (0, 1, 3)
     assert result.peak < MEMORY
     assert "\x1b" not in result.out + result.err
     found = {check["name"]: check for check in result.json["checks"]}
     assert len(found) == 13
     assert [name for name, check in found.items() if "could not be checked" in check["found"]] == []
-    # This includes Python's start on a busy machine.
-    assert took < 12
     return found
 
 
@@ -73,10 +72,10 @@ def test_invalid_profiles(run: Run, tmp_path: Path, content: str | bytes) -> Non
 @pytest.mark.parametrize("file", [".env", "prefect.toml", "pyproject.toml", "profiles.toml"])
 def test_a_settings_file_that_never_answers(run: Run, tmp_path: Path, file: str) -> None:
     os.mkfifo(tmp_path / file)
-    found = examined(run, PREFECT_PROFILES_PATH=str(tmp_path / "profiles.toml"))
+    found = examined(run, limit=3, PREFECT_PROFILES_PATH=str(tmp_path / "profiles.toml"))
 
     assert found["setting"]["status"] == "problem"
-    assert f"{file} cannot be read within 2.5 seconds" in found["setting"]["found"]
+    assert f"{file} cannot be read within 3 seconds" in found["setting"]["found"]
     assert found["package"] == {"name": "package", "status": "skipped", "found": "see setting", "advice": ""}
 
 
@@ -104,17 +103,15 @@ def test_a_named_pipe_is_read_like_a_file(run: Run, tmp_path: Path) -> None:
 
 def test_a_prefect_command_that_never_answers(run: Run, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "prefect", 0o755)
-    found = examined(run, PATH=f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    found = examined(run, limit=3, PATH=f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
 
-    assert found["prefect on PATH"]["status"] == "warning"
-    assert found["prefect on PATH"]["found"].startswith("its Python could not be found")
+    assert found["prefect on PATH"]["status"] == "unknown"
+    assert found["prefect on PATH"]["found"] == "not checked: the Python of `prefect` was not found within 3 s"
 
 
 SCRIPTS: dict[str, str] = {
     "100 MB": "head -c 100000000 /dev/zero | tr '\\0' x",
     "100 MB of errors": "head -c 100000000 /dev/zero | tr '\\0' x >&2; exit 1",
-    "without end": "yes",
-    "never": "sleep 100",
     "children that stay": "sleep 100 & echo Docker version 28.0.0",
     "nothing": "true",
     "failure": "exit 3",
@@ -124,6 +121,23 @@ SCRIPTS: dict[str, str] = {
     "a version of nothing": "echo Docker version",
     "fields without values": "printf 'Name:\\nDriver: \\nPlatforms:\\n'",
 }
+
+
+NEVER = {"without end": "yes", "never": "sleep 100"}
+
+
+@pytest.mark.parametrize("script", NEVER.values(), ids=NEVER)
+def test_a_docker_command_that_never_ends(run: Run, tmp_path: Path, script: str) -> None:
+    """Nothing is known about it, so there is no advice to install docker or buildx, or to use another engine."""
+    docker = tmp_path / "docker"
+    docker.write_text(f"#!/bin/sh\n{script}\n")
+    docker.chmod(0o755)
+    found = examined(run, limit=10, PATH=f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+
+    late = "not checked: `docker --version` took longer than 10 s"
+    assert (found["docker CLI"]["status"], found["docker CLI"]["found"]) == ("unknown", late)
+    assert (found["buildx"]["status"], found["buildx"]["found"]) == ("unknown", "see docker CLI")
+    assert "docker context inspect" not in json.dumps(found)
 
 
 @pytest.mark.parametrize("script", SCRIPTS.values(), ids=SCRIPTS)

@@ -7,16 +7,17 @@ import hashlib
 import os
 import subprocess
 import sys
-import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import zstandard
 
-from prefect_docker_attest.doctor import docker_checks, python_checks
-from prefect_docker_attest.doctor.check import Answers, judge_all
-from prefect_docker_attest.doctor.run import ask
-from prefect_docker_attest.doctor.setting_files import UnansweredError
+from prefect_docker_attest.doctor.activation import interpreter_of
+from prefect_docker_attest.doctor.check import Finding
+from prefect_docker_attest.doctor.checkup import exit_code
+from prefect_docker_attest.doctor.docker_commands import CommandError
+from prefect_docker_attest.doctor.imports import ImportFailedError
+from prefect_docker_attest.doctor.setting_files import UnreadableError
 from prefect_docker_attest.images import compression, manifest
 from prefect_docker_attest.images.documents import ImageError
 from prefect_docker_attest.images.inspection import republishing
@@ -26,6 +27,7 @@ from prefect_docker_attest.images.programs import MEMORY, UNCHECKED
 from prefect_docker_attest.images.reference import Reference
 from prefect_docker_attest.images.result import Image, Inspection
 from prefect_docker_attest.platforms import Platform
+from support.doctor_answers import ENGINE, INSPECT, Late, findings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -217,28 +219,10 @@ def test_the_interpreter_of_a_console_script(tmp_path: Path, lines: str, interpr
     script = tmp_path / "prefect"
     script.write_bytes(lines.replace("{python}", sys.executable).encode())
 
-    assert python_checks.interpreter_of(str(script)) == interpreter
+    assert interpreter_of(str(script)) == interpreter
 
 
-INSPECT = """Name:          {name}
-Driver:        {driver}
-
-Nodes:
-Name:      node0
-Status:    {status}
-Platforms: linux/amd64*, linux/amd64/v2, linux/386{more}
-"""
-ENGINE = {"ID": "one", "Os": "linux", "Arch": "amd64", "Name": "here", "ServerVersion": "28.5.2", "Driver": "overlayfs"}
-DOWN = RuntimeError("Cannot connect")
-HEALTHY: dict[str, Any] = {
-    "cli": "Docker version 28.5.2, build ecc6942",
-    "buildx": "github.com/docker/buildx v0.29.1 abcdef",
-    "cli engine": "one",
-    "build engine": "one",
-    "builder": INSPECT.format(name="default", driver="docker", status="running", more=", linux/arm64"),
-    "engine": ENGINE,
-    "build settings": None,
-}
+DOWN = CommandError("Cannot connect")
 
 
 @pytest.mark.parametrize(
@@ -262,12 +246,12 @@ HEALTHY: dict[str, Any] = {
             "problem",
             "0.9.1 is too old: 0.10.2 or newer is needed",
         ),
-        ({"engine": DOWN, "cli engine": DOWN}, "engine", "problem", "Cannot connect"),
-        ({"engine": DOWN, "cli engine": DOWN}, "cross-platform", "skipped", "see builder"),
+        ({"engine": DOWN, "cli_engine": DOWN}, "engine", "problem", "Cannot connect"),
+        ({"engine": DOWN, "cli_engine": DOWN}, "cross-platform", "skipped", "see engine"),
         ({"engine": {**ENGINE, "Components": [{"Name": "Podman Engine"}]}}, "engine", "problem", "Podman"),
-        ({"cli engine": "two"}, "same engine", "warning", "Prefect's images are in docker-py's engine"),
-        ({"cli engine": "two", "build engine": "two"}, "same engine", "problem", "cannot push"),
-        ({"cli engine": DOWN, "build engine": DOWN}, "same engine", "problem", "Cannot connect"),
+        ({"cli_engine": "two"}, "same engine", "warning", "Prefect's images are in docker-py's engine"),
+        ({"cli_engine": "two", "build_engine": "two"}, "same engine", "problem", "cannot push"),
+        ({"cli_engine": DOWN, "build_engine": DOWN}, "same engine", "problem", "Cannot connect"),
         ({"builder": DOWN}, "builder", "problem", "Cannot connect"),
         (
             {"builder": INSPECT.format(name="far", driver="remote", status="inactive", more="")},
@@ -284,52 +268,63 @@ HEALTHY: dict[str, Any] = {
     ],
 )
 def test_findings_about_docker(changes: dict[str, Any], name: str, status: str, seen: str) -> None:
-    found = docker_checks.findings({**HEALTHY, **changes}, buildx=True)[name]
+    found = findings(**changes)[name]
 
-    assert found is not None
-    assert (found[0], seen in found[1]) == (status, True), found
-    assert bool(found[2]) is (status in ("problem", "warning"))
-
-
-def test_questions_are_asked_in_threads_that_can_hang() -> None:
-    never = threading.Event()
-
-    def fail(error: BaseException) -> None:
-        raise error
-
-    answers = Answers()
-    groups: list[dict[str, Any]] = [
-        {"never": never.wait, "after": int},
-        {"bad": lambda: 1 / 0, "exit": lambda: fail(SystemExit(3)), "one": lambda: 1},
-        {"file": lambda: fail(UnansweredError(".env")), "next": int},
-    ]
-    for thread in ask(groups, answers)[1:]:
-        thread.join(10)
-
-    assert set(answers) == {"bad", "exit", "one", "file", "next"}
-    assert answers["one"] == 1
-    kinds = [type(answers[name]) for name in ("bad", "exit", "file", "next")]
-    assert kinds == [ZeroDivisionError, SystemExit, UnansweredError, UnansweredError]
+    assert (found.status, seen in found.found) == (status, True), found
+    assert bool(found.advice) is (status in ("problem", "warning"))
 
 
-def test_a_failing_check_becomes_a_finding() -> None:
-    answers = Answers(good=1)
-    found = judge_all(
-        {
-            "good": lambda: ("ok", str(answers["good"]), ""),
-            "bug": lambda: ("ok", answers["good"]["x"], ""),
-            "to come": lambda: ("ok", answers["late"], ""),
-            "after it": lambda: ("ok", "", ""),
-            "bad": lambda: ("problem", "", ""),
-            "after that": lambda: ("ok", "", ""),
-        },
-        {"after it": ["to come"], "after that": ["bad", "to come"]},
-    )
+def test_what_waits_for_prefect_is_unknown() -> None:
+    found = findings(prefect=Late, patches=Late, settings=Late)
 
-    assert found["good"] == ("ok", "1", "")
-    assert found["bug"] is not None
-    assert found["bug"][:2] == ("warning", "could not be checked: TypeError: 'int' object is not subscriptable")
-    assert (found["to come"], found["after it"], found["after that"]) == (None, None, ("skipped", "see bad", ""))
+    late = "not checked: it took longer than 30 s"
+    unknown = {name: finding.found for name, finding in found.items() if finding.status == "unknown"}
+    assert unknown == {**dict.fromkeys(("Prefect", "package", "setting"), late), "cross-platform": "see setting"}
+    assert {finding.status for name, finding in found.items() if name not in unknown} == {"ok", "warning"}
+    assert exit_code(found.values()) == 3
+
+
+def test_a_prefect_that_cannot_be_imported_is_one_problem() -> None:
+    error = ImportFailedError("ImportError: no module named x")
+    found = findings(prefect=error, patches=error, settings=error)
+
+    assert [name for name, finding in found.items() if finding.status == "problem"] == ["Prefect"]
+    assert "cannot be imported: ImportError: no module named x" in found["Prefect"].found
+    assert {found[name].found for name in ("package", "setting")} == {"see Prefect"}
+    assert found["cross-platform"].found == "see setting"
+
+
+@pytest.mark.parametrize("file", [Late, UnreadableError("prefect.toml is longer than 16 MiB")])
+def test_a_settings_file_that_cannot_be_read_is_one_problem(file: object) -> None:
+    found = findings(files={".env": None, "prefect.toml": file}, prefect=Late, patches=Late, settings=Late)
+
+    assert [name for name, finding in found.items() if finding.status == "problem"] == ["setting"]
+    assert [found[name].found for name in ("Prefect", "package")] == ["see setting"] * 2
+    assert exit_code(found.values()) == 1
+
+
+def test_an_engine_that_does_not_answer_is_a_problem() -> None:
+    found = findings(engine=Late, cli_engine=Late, build_engine=Late, builder=Late)
+
+    assert (found["engine"].status, found["builder"].status) == ("problem", "skipped")
+    assert "docker context inspect" not in found["engine"].advice
+
+
+def test_a_check_that_fails_does_not_stop_the_others() -> None:
+    found = findings(builder=5)
+
+    assert found["builder"].status == "warning"
+    assert found["builder"].found.startswith("could not be checked: AttributeError: ")
+    assert found["engine"].status == "ok"
+
+
+def test_exit_codes() -> None:
+    one = {status: Finding(status, "") for status in ("ok", "warning", "problem", "unknown", "skipped")}
+    assert exit_code([one["ok"], one["skipped"], one["warning"]]) == 0
+    assert exit_code([one["warning"]], strict=True) == 1
+    assert exit_code([one["unknown"], one["warning"]]) == 3
+    assert exit_code([one["unknown"], one["warning"]], strict=True) == 1
+    assert exit_code([one["unknown"], one["problem"]]) == 1
 
 
 def test_importing_the_package_does_not_import_the_command() -> None:

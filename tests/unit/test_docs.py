@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from prefect_docker_attest.cli import main
-from prefect_docker_attest.doctor import docker_checks, python_checks
-from prefect_docker_attest.doctor.check import Answers, Check
+from prefect_docker_attest.doctor.check import Finding
+from prefect_docker_attest.doctor.checkup import CHECKS
 from prefect_docker_attest.images.result import Attestation, Image, Inspection, Layer, Programs
 from support.messages import messages
 
@@ -96,7 +96,7 @@ def test_messages_of_other_programs_are_quoted_in_a_table_of_their_own() -> None
     assert {text for text in others if any(text in message for message in known)} <= mentioned
 
 
-@pytest.mark.parametrize("entry", [Check, Inspection, Image, Layer, Programs, Attestation])
+@pytest.mark.parametrize("entry", [Finding, Inspection, Image, Layer, Programs, Attestation])
 def test_each_key_of_json_is_documented(entry: type) -> None:
     documented = {name for code in re.findall(r"`([\w.\[\]]+)`", COMMANDS) for name in code.split(".")}
     assert {field.name for field in fields(entry)} <= documented
@@ -110,6 +110,4 @@ def test_each_option_of_the_command_is_documented() -> None:
 
 
 def test_each_check_of_the_doctor_is_documented() -> None:
-    answers = Answers()
-    names = {*python_checks.findings(answers), *docker_checks.findings(answers, buildx=None), "build settings"}
-    assert [name for name in names if f"`{name}`" not in COMMANDS] == []
+    assert [name for name in CHECKS if f"`{name}`" not in COMMANDS] == []

@@ -12,14 +12,16 @@ from rich.text import Text
 from prefect_docker_attest.terminal import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from rich.console import Console
     from typing_extensions import Self
 
-    from prefect_docker_attest.doctor.check import Check
+    from prefect_docker_attest.doctor.check import Finding
 
-_STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red", "skipped": "dim"}
+_STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red", "unknown": "magenta", "skipped": "dim"}
+
+_COUNTED = {"problem": "problems", "warning": "warnings", "unknown": "not checked"}
 
 
 class Report:
@@ -39,29 +41,29 @@ class Report:
         if self._live:
             self._live.stop()
 
-    def show(self, checks: Mapping[str, Check | None]) -> None:
-        """Show the results so far. A check that still runs is `None`."""
+    def show(self, findings: Mapping[str, Finding | None]) -> None:
+        """Show the results so far, by check. A check that still runs is `None`."""
         if self._live:
-            self._live.update(self._table(checks))
+            self._live.update(self._table(findings))
 
-    def conclude(self, checks: Sequence[Check]) -> None:
+    def conclude(self, findings: Mapping[str, Finding]) -> None:
         """Show the number of problems and warnings. If the output is not a terminal, show the checks before."""
         if not self._live:
-            self._console.print(self._table({check.name: check for check in checks}))
-        statuses = [check.status for check in checks]
-        counts = [f"{word}s: {statuses.count(word)}" for word in ("problem", "warning") if word in statuses]
-        worst = next((word for word in ("problem", "warning") if word in statuses), "ok")
+            self._console.print(self._table(findings))
+        statuses = [finding.status for finding in findings.values()]
+        counts = [f"{title}: {statuses.count(status)}" for status, title in _COUNTED.items() if status in statuses]
+        worst = next((status for status in _COUNTED if status in statuses), "ok")
         self._console.print(Text(f"\n{', '.join(counts) or 'No problems found'}", _STYLES[worst]))
 
-    def _table(self, checks: Mapping[str, Check | None]) -> Table:
+    def _table(self, findings: Mapping[str, Finding | None]) -> Table:
         """Make a table with one row for each check. Its advice is below its finding."""
         table = Table.grid(padding=(0, 2, 0, 0))
-        for name, check in checks.items():
-            if check is None:
+        for name, finding in findings.items():
+            if finding is None:
                 table.add_row(self._spinner, Text(name, "dim"), "")
                 continue
-            found = Text(printable(check.found, lines=True), "dim" if check.status == "skipped" else "")
-            if check.advice:
-                found.append(f"\n-> {printable(check.advice, lines=True)}", "cyan")
-            table.add_row(Text(check.status, _STYLES[check.status]), Text(name, "bold"), found)
+            found = Text(printable(finding.found, lines=True), "dim" if finding.status == "skipped" else "")
+            if finding.advice:
+                found.append(f"\n-> {printable(finding.advice, lines=True)}", "cyan")
+            table.add_row(Text(finding.status, _STYLES[finding.status]), Text(name, "bold"), found)
         return table

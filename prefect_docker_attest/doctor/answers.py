@@ -1,0 +1,109 @@
+"""The answers that the doctor's checks wait for."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Future, wait
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from prefect_docker_attest.doctor.check import SeeOther
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from prefect_docker_attest.doctor.activation import Activation, PrefectCommand
+    from prefect_docker_attest.doctor.check import Finding
+    from prefect_docker_attest.doctor.current_settings import CurrentSettings
+    from prefect_docker_attest.doctor.engine_facts import EngineFacts
+    from prefect_docker_attest.doctor.imports import Patches
+
+T = TypeVar("T")
+
+
+class NoAnswerError(Exception):
+    """An answer did not arrive in time. The text names the question."""
+
+
+@dataclass(frozen=True)
+class Answer(Generic[T]):
+    """An answer that may not have arrived yet.
+
+    Attributes:
+        future: the answer
+        end: when to stop waiting for it, on the clock of `time.monotonic`
+        late: what to say then
+    """
+
+    future: Future[T]
+    end: float
+    late: str
+
+    def result(self) -> T:
+        """Wait for the answer, and return it.
+
+        Raises:
+            NoAnswerError: the answer does not arrive in time
+            Exception: the exception of the function that looks for the answer
+        """
+        if not wait([self.future], max(0, self.end - time.monotonic())).done:
+            raise NoAnswerError(self.late)
+        return self.future.result()
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The answers to the questions of the doctor, and the results of its checks.
+
+    Attributes:
+        limit: seconds after which an answer is not waited for
+        files: whether each settings file can be read, by path; raises `setting_files.UnreadableError`
+        docker_py: whether docker-py can be imported; raises `imports.ImportFailedError`
+        prefect: whether Prefect can be imported; raises the same
+        patches: the patches in this process; raises like `prefect`
+        settings: the settings; raises like `prefect`, or the error of a wrong value
+        python: what loads this package into this Python
+        command: the command `prefect` on ``PATH``
+        cli: output of ``docker --version``; raises `docker_commands.CommandError`, as the following ones do
+        buildx: output of ``docker buildx version``
+        cli_engine: identifier of the docker CLI's engine
+        build_engine: identifier of the engine in which this package builds
+        builder: output of ``docker buildx inspect``
+        engine: docker-py's engine; raises what `engine_facts.ask_engine` raises
+        findings: results of the checks, by name
+    """
+
+    limit: int
+    files: Mapping[str, Answer[None]]
+    docker_py: Answer[None]
+    prefect: Answer[None]
+    patches: Answer[Patches]
+    settings: Answer[CurrentSettings]
+    python: Answer[Activation]
+    command: Answer[PrefectCommand]
+    cli: Answer[str]
+    buildx: Answer[str]
+    cli_engine: Answer[str]
+    build_engine: Answer[str]
+    builder: Answer[str]
+    engine: Answer[EngineFacts]
+    findings: dict[str, Future[Finding | None]] = field(default_factory=dict)
+
+    def require(self, name: str) -> None:
+        """Wait for a check that must not have found a problem.
+
+        Raises:
+            SeeOther: it has found a problem, or it is not known whether there is one
+        """
+        finding = self.findings[name].result()
+        if finding and finding.status in ("problem", "skipped"):
+            raise SeeOther(name)
+        if finding and finding.status == "unknown":
+            raise SeeOther(name, "unknown")
+
+    def buildx_builds_all(self) -> bool | None:
+        """Wait for the settings, and return whether they make buildx build every image; `None` if this is not known."""
+        try:
+            return bool(self.settings.result().values.variables())
+        except Exception:  # the check `setting` shows it
+            return None
