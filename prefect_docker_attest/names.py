@@ -28,4 +28,5 @@ def is_on(text: str) -> bool:
 def bare(text: str) -> str:
     """Return the text of a setting without the blanks and the pair of quotes that shells and ``--env-file`` leave."""
     text = text.strip()
-    return text[1:-1].strip() if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" else text
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" and text[0] not in text[1:-1]
+    return text[1:-1].strip() if quoted else text

@@ -1,4 +1,4 @@
-"""Warns if a base image exists only for another platform than the requested one.
+"""Warns if a base image is for another platform than the requested one.
 
 BuildKit uses such a base image. The config of the result names the requested platform, but the layers contain programs
 for the other platform. BuildKit 0.14 and newer (moby/buildkit#4924, Docker 27) show a warning in their progress, but
@@ -14,6 +14,8 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prefect_docker_attest.buildx.stage_platforms import pinned_platform
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
 _BUILDKIT_WARNING = re.compile(r"#\d+ WARN: InvalidBaseImagePlatform: (?P<text>.*)")
 _BASE = re.compile(r"#\d+ \[[^]]*\] FROM (?P<name>\S+)@(?P<digest>sha256:[0-9a-f]{64})\s*$")
-_PINNED = re.compile(r"^\s*FROM\s+--platform=", re.IGNORECASE | re.MULTILINE)
+_PINS = re.compile(r"--platform=", re.IGNORECASE)
 _PATIENCE = 0.05
 """Seconds that a finished build waits for the engine's answer. `inspect --verify-layers` finds the same problem."""
 
@@ -41,17 +43,19 @@ class BaseImages:
 
     def __init__(self, target: Target, options: BuildxOptions) -> None:
         self._target = target
-        self._platform = options.platforms[0] if len(options.platforms) == 1 else None
-        self._warnings: list[str] = []
+        self._platforms = [platform for platform in options.platforms if platform.is_complete]
+        self._buildkit_warnings: list[str] = []
         self._lookups: dict[str, tuple[str, threading.Thread]] = {}
-        self._looks_up = bool(self._platform and self._platform.is_complete) and not _pins_a_platform(options)
+        dockerfile = _dockerfile(options) if self._platforms else None
+        self._pinned = _pinned(dockerfile or "", options, target)
+        self._looks_up = dockerfile is not None and len(self._platforms) == 1 and not _PINS.search(dockerfile)
 
     def read_line(self, line: str) -> None:
         """Read a line of the build's output."""
         if not line.startswith("#"):
             return
         if warning := _BUILDKIT_WARNING.match(line):
-            self._warnings.append(warning["text"].strip())
+            self._buildkit_warnings.append(warning["text"].strip())
         elif self._looks_up and (base := _BASE.match(line)) and base["digest"] not in self._lookups:
             name, digest = base["name"], base["digest"]
             lookup = threading.Thread(target=self._look_up, args=(name, digest), daemon=True)
@@ -60,18 +64,23 @@ class BaseImages:
 
     def warnings(self) -> Iterator[str]:
         """Yield warnings for the user. Call it after the build has ended."""
-        if self._warnings:
-            yield from dict.fromkeys(self._warnings)
+        for platform, pinned in self._pinned:
+            yield (
+                f"FROM --platform={pinned} in the Dockerfile overrides platform={platform}: this image names the platform "
+                f"{platform}, but contains programs for {pinned}. Remove --platform from FROM, or build for {pinned}."
+            )
+        if self._buildkit_warnings:
+            yield from dict.fromkeys(self._buildkit_warnings)
             return
         for digest, (name, lookup) in self._lookups.items():
             lookup.join(_PATIENCE)
-            platforms = _known.get(digest, ())
-            if platforms and self._platform and self._platform.processor not in [one.processor for one in platforms]:
-                names = ", ".join(map(str, platforms))
+            (platform,) = self._platforms
+            bases = _known.get(digest, ())
+            if bases and platform.processor not in [base.processor for base in bases]:
+                names = ", ".join(map(str, bases))
                 yield (
-                    f"The base image {name} has no variant for {self._platform}, only for {names}. This image names "
-                    f"the platform {self._platform}, but contains programs for {names}. Use a base image for "
-                    f"{self._platform}. If this is intended, write FROM --platform=... ."
+                    f"The base image {name} has no variant for {platform}, only for {names}. This image names the "
+                    f"platform {platform}, but contains programs for {names}. Use a base image for {platform}."
                 )
 
     def _look_up(self, name: str, digest: str) -> None:
@@ -81,10 +90,23 @@ class BaseImages:
                 _known[digest] = self._target.base_platforms(f"{name}@{digest}")
 
 
-def _pins_a_platform(options: BuildxOptions) -> bool:
-    """Whether the Dockerfile selects another platform for a base image. If it cannot be read, the result is `True`."""
+def _dockerfile(options: BuildxOptions) -> str | None:
+    """Return the text of the Dockerfile; `None` if it cannot be read here."""
     try:
         file = Path(options.file) if options.file else Path(options.context, "Dockerfile")
-        return bool(_PINNED.search(file.read_text(encoding="utf-8", errors="replace")))
-    except OSError:
-        return True
+        return file.read_text(encoding="utf-8-sig", errors="replace")
+    except (OSError, ValueError):
+        return None
+
+
+def _pinned(dockerfile: str, options: BuildxOptions, target: Target) -> list[tuple[Platform, Platform]]:
+    """Return each requested platform with the other one that the Dockerfile sets for the built stage."""
+    if not _PINS.search(dockerfile):
+        return []
+    native = target.platform
+    pairs = [
+        (platform, pinned_platform(dockerfile, options.target, options.build_args, platform, native))
+        for platform in options.platforms
+        if platform.is_complete
+    ]
+    return [(platform, pin) for platform, pin in pairs if pin and pin.processor != platform.processor]

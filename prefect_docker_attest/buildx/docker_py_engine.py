@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import docker
 from docker import errors as docker_errors
 
 from prefect_docker_attest.buildx import docker_cli
 from prefect_docker_attest.buildx.target import is_containerd_store, podman_version
+from prefect_docker_attest.errors import BuildFailed
+from prefect_docker_attest.failures import Failure
 from prefect_docker_attest.platforms import Platform
 
 if TYPE_CHECKING:
@@ -16,6 +20,9 @@ if TYPE_CHECKING:
 
     from docker import APIClient
     from docker.auth import AuthConfig
+    from typing_extensions import Self
+
+_ANY_VERSION = "1.24"  # with a version, docker-py sends no request when a client is made
 
 
 class DockerPyEngine:
@@ -23,14 +30,35 @@ class DockerPyEngine:
 
     Args:
         api: docker-py's low-level client
+        docker: the docker CLI, with the flags that select this engine; `None` for the engine of ``from_env``
 
     Attributes:
         api: the argument `api`
     """
 
-    def __init__(self, api: APIClient) -> None:
+    def __init__(self, api: APIClient, docker: tuple[str, ...] | None = None) -> None:
         self.api: Any = api
-        self.docker = docker_cli.docker_command()
+        self.docker = docker or docker_cli.docker_command()
+
+    @classmethod
+    def of_user(cls, api: APIClient) -> Self:
+        """Return the engine of a client that the user made, which can be another one than that of ``from_env``.
+
+        Raises:
+            BuildFailed: the docker CLI cannot use that engine, because the client has TLS settings of its own
+        """
+        address = engine_address(api)
+        with (
+            contextlib.suppress(docker_errors.DockerException),  # DOCKER_HOST is wrong, but this client does not use it
+            contextlib.closing(docker.from_env(version=_ANY_VERSION)) as usual,
+        ):
+            if engine_address(usual.api) == address:
+                return cls(api)
+        if address.startswith("https://"):
+            note = f"The image would be built in another engine than that of this docker-py client, {address}."
+            tip = "Set DOCKER_HOST, DOCKER_TLS_VERIFY and DOCKER_CERT_PATH for that engine, or use docker.from_env()."
+            raise BuildFailed(Failure(notes=(note,), tip=tip))
+        return cls(api, (*docker_cli.DOCKER, "--host", address.replace("http://", "tcp://", 1)))
 
     @property
     def address(self) -> str:
@@ -86,9 +114,12 @@ class DockerPyEngine:
 
 def engine_address(api: Any) -> str:
     """Return the address of a docker-py client's engine, such as ``unix:///var/run/docker.sock``."""
-    # docker-py's own address of a socket is http+docker://localhost.
-    socket = getattr(getattr(api, "_custom_adapter", None), "socket_path", None)
-    return f"unix://{socket}" if socket else str(api.base_url)
+    # docker-py's own address of a socket is http+docker://localhost, and that of any ssh server http+docker://ssh.
+    adapter = getattr(api, "_custom_adapter", None)
+    for scheme, attribute in (("unix", "socket_path"), ("npipe", "npipe_path"), ("ssh", "ssh_host")):
+        if place := getattr(adapter, attribute, None):
+            return f"{scheme}://{str(place).removeprefix('ssh://')}"
+    return str(api.base_url)
 
 
 def client_credentials(api: Any) -> AuthConfig | None:

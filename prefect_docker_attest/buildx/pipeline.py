@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from docker import utils
 
-from prefect_docker_attest.buildx import checks, docker_cli, explanations, from_builder
+from prefect_docker_attest.buildx import docker_cli, explanations, from_builder, result_checks
 from prefect_docker_attest.buildx.base_images import BaseImages
 from prefect_docker_attest.buildx.buildx_run import running_build
 from prefect_docker_attest.buildx.evidence import Evidence
@@ -122,7 +122,7 @@ def run(build: PreparedBuild, show: Callable[[str], T]) -> Generator[T, None, Bu
                     yield show(line)
             outcome = process.wait()
             metadata = _metadata(build, outcome)
-        checks.check_manifest(metadata, options)
+        result_checks.check_manifest(metadata, options)
         image = _delivered(options, target, metadata)
     except BuildFailed as error:
         failure = explanations.naming_settings(error.failure, build.settings)
@@ -225,9 +225,9 @@ def _delivered(options: BuildxOptions, target: Target, metadata: Metadata) -> st
         raise BuildFailed(Failure(notes=(note,), tip=tip))
     if options.pushed_to or options.push:
         if checks_index:
-            checks.check_index_in_registry(options.pushed_to or options.tags[0], metadata)
+            result_checks.check_index_in_registry(options.pushed_to or options.tags[0], metadata)
         return ""
-    image = checks.image_in_engine(metadata, options, target)
+    image = result_checks.image_in_engine(metadata, options, target)
     if checks_index:
-        checks.check_index_in_engine(target, image)
+        result_checks.check_index_in_engine(target, image)
     return image

@@ -50,7 +50,7 @@ def decide(prefect_builder: str, *, wants_buildx: bool = False) -> Decision:
             f"{variable(name)}={value!r} ({source}) is not a boolean.\nTIP Set it to true or false."
         ) from error
     if not settings.disable_attestations:
-        late_settings.warn()
+        late_settings.warn_of_late_settings()
     required = settings.disable_attestations or wants_buildx
     by_defaults = bool(settings.defaults) and not required
     decision = Decision(bool(required or by_defaults), settings, by_defaults)

@@ -12,7 +12,7 @@ import contextlib
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from prefect_docker_attest.patches import attestation_warning, decision, docker_py_images
+from prefect_docker_attest.patches import attestation_warning, corruption_warning, decision, docker_py_images
 from prefect_docker_attest.patches.caller import image_of_step, is_build, prefect_function, returns_image
 from prefect_docker_attest.patches.replacing import is_ours, replace
 from prefect_docker_attest.refusal import build_error, refusal
@@ -31,6 +31,7 @@ _POSITIONAL = (
     "buildargs gzip shmsize labels cache_from target network_mode squash extra_hosts platform isolation "
     "use_config_proxy"
 ).split()
+_PLATFORM = _POSITIONAL.index("platform")
 
 
 def install(module: ModuleType) -> None:
@@ -102,6 +103,8 @@ def _wrap_build(original: Callable[..., Any]) -> Callable[..., Any]:
         decided = decision.decide("docker-py", wants_buildx=wants_buildx)
         if not decided.use_buildx:
             docker_py_images.forget(self, args, kwargs)
+            platform = kwargs.get("platform", args[_PLATFORM] if len(args) > _PLATFORM else None)
+            corruption_warning.warn_of_corruption(self, platform, decided.settings)
             return original(self, *args, **{name: value for name, value in kwargs.items() if name not in buildx_only})
         return _build_with_buildx(self, _by_name(original, args, kwargs, buildx_only), builds, decided)
 
@@ -144,10 +147,10 @@ def _build_with_buildx(
         from prefect_docker_attest.buildx.docker_py_engine import DockerPyEngine
     except ImportError as error:  # the package was uninstalled while this process runs
         raise refusal(error, decided.settings.variables()) from error
-    engine = DockerPyEngine(api)
-    if decided.by_defaults:
-        attestation_warning.warn_of_attestations(engine, decided.settings)
     with decision.prefect_errors():
+        engine = DockerPyEngine(api) if builds is not None else DockerPyEngine.of_user(api)
+        if decided.by_defaults:
+            attestation_warning.warn_of_attestations(engine, decided.settings)
         events = docker_py_build.build(
             engine, options, decided.settings, later_name=image_of_step(), returns_image=returns_image()
         )

@@ -1,7 +1,8 @@
 """Warns if the setting was turned on in a way that Prefect does not see.
 
-Prefect reads its settings when it is imported, so a variable that is set later has no effect. `temporary_settings` is
-valid for one thread: a thread that is started inside it has the settings of the process.
+Prefect reads its settings when it is imported, so a variable that is set later, or a file that is changed later, has no
+effect. `temporary_settings` is valid for one thread: a thread that is started inside it has the settings of the
+process.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 from prefect_docker_attest.names import SETTING, is_on, logger
 
 
-def warn() -> None:
+def warn_of_late_settings() -> None:
     """Log a warning, at most once in a process for each reason. Call it for a build with the setting off."""
     try:
         from prefect import context
@@ -34,6 +35,13 @@ def warn() -> None:
             f"{SETTING} is on in temporary_settings of another thread, and off in this one. This image is built "
             "without the setting. Start the thread with `contextvars.copy_context().run`."
         )
+    elif not variable and registration.files_at_import.changed():
+        value, path = registration.files_at_import.value_now()
+        if value is not None and is_on(str(value)):
+            _warn_once(
+                f"{path} turned {SETTING} on after Prefect was imported, and Prefect does not see it. This image is "
+                "built without the setting. Start the process again."
+            )
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import os
@@ -13,7 +14,9 @@ from prefect.settings.base import PrefectBaseSettings, build_settings_config
 from pydantic import BeforeValidator, Field, create_model
 from pydantic_settings import NoDecode
 
-from prefect_docker_attest.names import SETTING
+from prefect_docker_attest.names import SETTING, bare, variable
+
+from prefect_docker_attest.patches.file_states import FileStates
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -21,13 +24,32 @@ if TYPE_CHECKING:
 _PICKLED = "prefect_docker_attest"
 
 
-def _empty_is_unset(value: object) -> object:
-    # CI systems export variables without a value as empty. A boolean field that refused an empty value would stop every
-    # `prefect` command.
-    return False if value == "" else value
+_BOOLEANS = frozenset("0 1 f t false true n y no yes off on".split())  # as pydantic reads them
 
 
-_Switch = Annotated[bool, BeforeValidator(_empty_is_unset)]
+def _switch(name: str) -> BeforeValidator:
+    """Return the validator of a boolean setting. It reads what shells and ``docker --env-file`` make of a value."""
+
+    def normal(value: object) -> object:
+        # CI systems export variables without a value as empty. A boolean field that refused an empty value would stop
+        # every `prefect` command.
+        text = bare(value) if isinstance(value, str) else value
+        if text == "":
+            return False
+        if isinstance(text, bool) or str(text).lower() in _BOOLEANS:
+            return text
+        raise ValueError(f"{variable(name)}={value!r} is not true or false{_where(name)}")
+
+    return BeforeValidator(normal)
+
+
+def _where(name: str) -> str:
+    """Return the source of a wrong value, such as `` (environment)``; ``""`` if it cannot be known now."""
+    from prefect_docker_attest.patches.settings_reader import source_kind
+
+    with contextlib.suppress(Exception):  # Prefect's settings are loaded now, so its sources may not work yet
+        return f" ({source_kind(name)[1]})"
+    return ""
 
 
 def _as_text(value: object) -> str | None:
@@ -40,7 +62,7 @@ def _as_text(value: object) -> str | None:
         value = ",".join(f"{name}={entry}" for name, entry in value.items())
     elif isinstance(value, list):
         value = "\n".join(filter(None, map(_as_text, value)))
-    return None if value is None else str(value).strip() or None
+    return None if value is None else bare(str(value)) or None
 
 
 _Text = Annotated[str | None, BeforeValidator(_as_text)]
@@ -54,13 +76,16 @@ _CONFIG["env_ignore_empty"] = True
 variable_at_import = os.environ.get(SETTING, "")
 """The environment variable when Prefect read its settings. This module is imported at the same time."""
 
+files_at_import = FileStates.of_this_process()
+"""The settings files when Prefect read its settings."""
+
 
 class DockerSettings(PrefectBaseSettings):
     """Settings of image builds: Prefect's group ``docker``."""
 
     model_config = _CONFIG
 
-    disable_attestations: _Switch = Field(
+    disable_attestations: Annotated[bool, _switch("disable_attestations")] = Field(
         default=False,
         description="Whether all Docker images are built by `docker buildx build` without provenance and SBOM "
         "attestations, instead of by the Docker Engine's classic builder.",
@@ -85,7 +110,7 @@ class DockerSettings(PrefectBaseSettings):
         description="Where builds of Docker images write a cache, such as `type=registry,ref=NAME`; several separated "
         "by white space. If set, images are built by `docker buildx build`.",
     )
-    push_from_builder: _Switch = Field(
+    push_from_builder: Annotated[bool, _switch("push_from_builder")] = Field(
         default=False,
         description="Whether a builder outside the Docker Engine pushes Docker images itself, instead of loading them "
         "into the engine, which pushes them. If set, images are built by `docker buildx build`.",

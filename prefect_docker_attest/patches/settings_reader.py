@@ -78,17 +78,23 @@ def source_of(name: str) -> tuple[Any, str]:
         Exception: a source has a form that Prefect does not expect
     """
     try:
-        from prefect_docker_attest.patches.registration import DockerSettings
-    except Exception:  # an unsupported version of Prefect
+        value, kind = source_kind(name)
+    except ImportError:  # an unsupported version of Prefect
         return os.environ.get(variable(name)), "environment"
+    return value, f"profile {_profile()}" if kind == "profile" else kind
+
+
+def source_kind(name: str) -> tuple[Any, str]:
+    """Return a setting's value and the kind of its source: as `source_of`, but without the name of the profile."""
+    from prefect_docker_attest.patches.registration import DockerSettings
+
     # Prefect does not use these four arguments: it creates its own sources.
     unused: Any = dict
     for source in DockerSettings.settings_customise_sources(DockerSettings, unused, unused, unused, unused):
         values = source()
         if name in values:
             kind = type(source).__name__
-            profile = f" {_profile()}" if kind == "ProfileSettingsTomlLoader" else ""
-            return values[name], _SOURCES.get(kind, kind) + profile
+            return values[name], _SOURCES.get(kind, kind)
     return DockerSettings.model_fields[name].default, DEFAULT
 
 

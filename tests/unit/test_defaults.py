@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from prefect_docker_attest.build_settings import BuildSettings
@@ -17,6 +19,11 @@ CACHE = "type=registry,ref=registry:5000/cache:1"
 
 
 platform = Platform.of_user
+
+
+def of(setting: str, value: str) -> BuildSettings:
+    values: dict[str, Any] = {setting: value}
+    return BuildSettings(**values)
 
 
 def applied(settings: BuildSettings, options: BuildxOptions = IMAGE, image: str = "") -> BuildxOptions:
@@ -128,7 +135,7 @@ def test_the_engine_is_asked_for_its_platform_only_if_necessary() -> None:
 )
 def test_an_invalid_cache_entry_is_refused_with_the_variable(setting: str, value: str, reason: str) -> None:
     with pytest.raises(OptionError) as refused:
-        applied(BuildSettings(**{setting: value}))
+        applied(of(setting, value))
     assert refused.value.option == f"PREFECT_DOCKER_{setting.upper()}"
     assert refused.value.reason.startswith(reason)
 
@@ -152,7 +159,7 @@ def test_an_invalid_cache_entry_is_refused_with_the_variable(setting: str, value
 )
 def test_a_credential_is_refused_without_being_shown(setting: str, value: str) -> None:
     with pytest.raises(OptionError, match="credential") as refused:
-        applied(BuildSettings(**{setting: value}))
+        applied(of(setting, value))
     assert "HIDDEN" not in f"{refused.value!s} {refused.value!r}"
     assert str(refused.value).startswith(f"PREFECT_DOCKER_{setting.upper()} must not contain ")
 

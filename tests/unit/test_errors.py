@@ -11,7 +11,7 @@ import pytest
 from prefect.utilities import dockerutils
 
 from prefect_docker_attest.build_settings import BuildSettings
-from prefect_docker_attest.buildx import docker_cli, explanations
+from prefect_docker_attest.buildx import docker_cli, explanation_table, explanations
 from prefect_docker_attest.buildx.builder import Builder
 from prefect_docker_attest.buildx.docker_cli import too_old
 from prefect_docker_attest.buildx.evidence import Evidence
@@ -19,6 +19,7 @@ from prefect_docker_attest.buildx.explanations import explain, naming_builder, n
 from prefect_docker_attest.errors import BuildFailed, OptionError
 from prefect_docker_attest.failures import Failure
 from prefect_docker_attest.options import docker_py_options
+from prefect_docker_attest.options.table import BuildxOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +40,8 @@ ERROR: {prefix}failed to solve: process "/bin/sh -c {command}" did not complete 
 
 View build details: docker-desktop://dashboard/build/default/default/x"""
 
+BUILDER = Builder("default", "docker")
+
 MISREAD = [
     *getattr(dockerutils, "_TRANSIENT_ERROR_PATTERNS", ("connection reset", "503 Service Unavailable")),
     "denied",
@@ -50,7 +53,7 @@ def _failed_run(command: str, printed: str = "text", prefix: str = "", code: int
 
 
 def explained(returncode: int, lines: list[str]) -> Failure:
-    return explain(Evidence.of_output(returncode, lines), "Dockerfile")
+    return explain(Evidence.of_output(returncode, lines), BuildxOptions(context="-"), BUILDER)
 
 
 def text_of(returncode: int, lines: list[str]) -> str:
@@ -123,7 +126,7 @@ def test_at_most_three_lines_follow_buildkits_error() -> None:
 
 @pytest.mark.parametrize("words", MISREAD)
 def test_no_sentence_or_tip_contains_words_that_prefect_searches_for(words: str) -> None:
-    texts = [text for row in explanations._EXPLANATIONS for text in (row.note, row.tip)]
+    texts = [text for row in explanation_table.EXPLANATIONS for text in (row.note, row.tip)]
     texts += [explanations._EXEC_FORMAT, explanations._EMULATE, *explanations._ORIGINS.values()]
     texts += [docker_cli.INSTALL_BUILDX, str(explanations.cannot_start(FileNotFoundError())), str(explanations.no_metadata(OSError()))]
     texts += [text for reason, tip in docker_py_options.REFUSED.values() for text in (reason, tip)]
