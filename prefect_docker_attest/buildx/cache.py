@@ -44,7 +44,7 @@ class CacheErrors:
                 self.unwritten[text] = None
             elif cache := self._imports.get(error["step"]):
                 if _MISSING.search(text):
-                    return f"#{error['step']} There is no cache in {cache} yet. This is normal for the first build.\n"
+                    return f"#{error['step']} no cache yet: this is normal for the first build\n"
                 self.unread[f"{cache}: {text}"] = None
         return ""
 
