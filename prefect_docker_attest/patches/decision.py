@@ -47,7 +47,7 @@ def decide(prefect_builder: str, *, wants_buildx: bool = False) -> Decision:
         name = str(validation.errors(include_input=False)[0]["loc"][-1])
         value, source = settings_reader.source_of(name)
         raise build_error()(
-            f"{variable(name)}={value!r} ({source}) is not a boolean.\nTIP Set it to true or false."
+            f"{variable(name)}={value!r} is not true or false ({source}).\nTIP Set it to true or false."
         ) from error
     if not settings.disable_attestations:
         late_settings.warn_of_late_settings()

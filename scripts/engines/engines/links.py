@@ -54,6 +54,7 @@ class Link:
 
     def __init__(self, rate: float | None = None) -> None:
         self._there, self._back = _Direction(rate), _Direction(rate)
+        self._ends: list[socket.socket] = []
 
     @property
     def carried(self) -> int:
@@ -62,10 +63,17 @@ class Link:
 
     def join(self, near: socket.socket, far: socket.socket) -> None:
         """Pass on what two sockets get, until both have ended."""
+        self._ends += [near, far]
         there = threading.Thread(target=self._copy, args=(near, far, self._there), daemon=True)
         there.start()
         self._copy(far, near, self._back)
         there.join()
+
+    def cut(self) -> None:
+        """Break all connections."""
+        for end in self._ends:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
 
     @staticmethod
     def _copy(source: socket.socket, target: socket.socket, direction: _Direction) -> None:
