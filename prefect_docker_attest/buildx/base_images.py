@@ -66,8 +66,8 @@ class BaseImages:
         """Yield warnings for the user. Call it after the build has ended."""
         for platform, pinned in self._pinned:
             yield (
-                f"FROM --platform={pinned} in the Dockerfile overrides platform={platform}: this image names the platform "
-                f"{platform}, but contains programs for {pinned}. Remove --platform from FROM, or build for {pinned}."
+                f"FROM --platform={pinned} in the Dockerfile overrides platform={platform}: this image names the "
+                f"platform {platform}, but contains programs for {pinned}. Remove --platform from FROM, or build for {pinned}."
             )
         if self._buildkit_warnings:
             yield from dict.fromkeys(self._buildkit_warnings)

@@ -62,7 +62,8 @@ EXPLANATIONS = (
     Explanation(r"^dockerfile parse error", "", ""),
     Explanation(
         r'header key "followpaths" contains value with non-printable ASCII',
-        "The name of the Dockerfile, {dockerfile!r}, contains a line end or another character that BuildKit cannot send.",
+        "The name of the Dockerfile, {dockerfile!r}, contains a line end or another character that BuildKit cannot "
+        "send.",
         "Rename the file.",
     ),
     Explanation(

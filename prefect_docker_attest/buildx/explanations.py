@@ -111,7 +111,7 @@ def _encoding(options: BuildxOptions, evidence: Evidence) -> str:
 
 
 def named_image_id(evidence: Evidence, target: Target) -> str:
-    """Return the ID of an image that the Dockerfile names as a base image, if the engine has such an image; else ``""``.
+    """Return the image ID that the Dockerfile names as a base image, if the engine has that image; else ``""``.
 
     A name of 12 hexadecimal digits can also be a repository.
     """
@@ -135,7 +135,9 @@ def _ended(evidence: Evidence) -> Failure:
         return failure.with_note(note, tip="The system may be out of memory: see `dmesg`.")
     if not error:
         note = f"`docker buildx build` failed without an error message (exit code {evidence.returncode})."
-        return failure.with_note(note, tip="It may have been killed. `dmesg` shows whether the system was out of memory.")
+        return failure.with_note(
+            note, tip="It may have been killed. `dmesg` shows whether the system was out of memory."
+        )
     return failure
 
 

@@ -37,7 +37,7 @@ class Metadata:
         """
         document = json.loads(text)
         if not isinstance(document, dict):
-            raise ValueError(f"a JSON object is expected, not {type(document).__name__}")
+            raise ValueError(f"a JSON object is expected, not {type(document).__name__}")  # noqa: TRY004 as for others
         descriptor = document.get("containerimage.descriptor", {})
         values = {
             "digest": document.get("containerimage.digest", ""),

@@ -71,9 +71,11 @@ def _writer(stream: TextIO | None) -> Callable[[str], None]:
 
 def _finished(run: Generator[None, None, BuiltImage]) -> BuiltImage:
     """Run a build to its end, and return its image."""
-    while True:
-        try:
-            next(run)
-        except StopIteration as end:
-            image: BuiltImage = end.value
-            return image
+    images: list[BuiltImage] = []
+
+    def delegate() -> Generator[None, None, None]:
+        images.append((yield from run))
+
+    for _ in delegate():
+        pass
+    return images[0]

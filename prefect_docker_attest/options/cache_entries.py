@@ -93,7 +93,9 @@ def _refuse_credentials(name: str, value: str) -> None:
     elif _USER_INFORMATION.search(value):
         reason = "must not contain a user or password before an '@': other users can see it"
     elif _QUERY.search(value):
-        reason = "must not contain a '?' or an escaped '=', because a query can hold a credential: other users can see it"
+        reason = (
+            "must not contain a '?' or an escaped '=', because a query can hold a credential: other users can see it"
+        )
     else:
         return
     raise OptionError(name, reason, tip=_OMIT_CREDENTIAL)

@@ -11,7 +11,7 @@ _BYTE_ORDER_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
 def is_utf16(start: bytes) -> bool:
-    """Whether a text file that starts with these bytes is in UTF-16: it has a byte order mark, or every other byte is 0."""
+    """Whether a text that starts with these bytes is in UTF-16: by its byte order mark, or every other byte is 0."""
     zeros = {start[0::2].count(0) * 2, start[1::2].count(0) * 2}
     return start.startswith(_BYTE_ORDER_MARKS) or (len(start) > 1 and max(zeros) >= len(start) - 1)
 
@@ -35,5 +35,7 @@ def check_dockerignore(context: str, dockerfile: str | None) -> None:
             continue
         if is_utf16(start):
             note = f"{path} is in UTF-16, but BuildKit reads UTF-8: it would ignore the patterns without an error."
-            raise BuildFailed(Failure(notes=(note,), tip="Save it as UTF-8. In PowerShell: `Set-Content -Encoding utf8`."))
+            raise BuildFailed(
+                Failure(notes=(note,), tip="Save it as UTF-8. In PowerShell: `Set-Content -Encoding utf8`.")
+            )
         return

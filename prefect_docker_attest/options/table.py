@@ -11,10 +11,11 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from prefect_docker_attest.options import values
-from prefect_docker_attest.platforms import Platform
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from prefect_docker_attest.platforms import Platform
 
 T = TypeVar("T")
 
@@ -258,7 +259,12 @@ def arguments(options: BuildxOptions, build_args: Sequence[str], metadata_file: 
         *(() if options.quiet else ("--progress=plain",)),
         _output(options),
         f"--metadata-file={metadata_file}",
-        *(argument for row in ROWS if row.flag not in _OUTPUT for argument in _arguments(row.flag, values_by_row[row.name])),
+        *(
+            argument
+            for row in ROWS
+            if row.flag not in _OUTPUT
+            for argument in _arguments(row.flag, values_by_row[row.name])
+        ),
         "--",
         options.context,
     ]

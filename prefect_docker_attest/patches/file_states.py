@@ -49,7 +49,7 @@ class FileStates:
         return any(_state(path) != state for path, state in self.states.items())
 
     def value_now(self) -> tuple[Any, str]:
-        """Return the value of the setting in the first of these files that has one, and its path; else `None` and ``""``."""
+        """Return the value of the setting in the first file that has one, and its path; else `None` and ``""``."""
         for path in self.states:
             with contextlib.suppress(Exception):  # the file was removed, or is invalid
                 value = _value(Path(path))

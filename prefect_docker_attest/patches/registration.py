@@ -15,7 +15,6 @@ from pydantic import BeforeValidator, Field, create_model
 from pydantic_settings import NoDecode
 
 from prefect_docker_attest.names import SETTING, bare, variable
-
 from prefect_docker_attest.patches.file_states import FileStates
 
 if TYPE_CHECKING:

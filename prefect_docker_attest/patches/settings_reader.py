@@ -53,7 +53,9 @@ def read_settings() -> BuildSettings:
 
 
 def _of_environment() -> BuildSettings:
-    texts: dict[str, Any] = {name: bare(os.environ.get(variable(name), "")) for name in ("disable_attestations", *DEFAULTS)}
+    texts: dict[str, Any] = {
+        name: bare(os.environ.get(variable(name), "")) for name in ("disable_attestations", *DEFAULTS)
+    }
     switch = texts.pop("disable_attestations")
     pushes = is_on(texts.pop("push_from_builder"))
     return BuildSettings(

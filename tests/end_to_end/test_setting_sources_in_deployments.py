@@ -13,7 +13,10 @@ from support.prefect_server import PREFECT, SETTING, run
 if TYPE_CHECKING:
     from pathlib import Path
 
-READ = "from prefect_docker_attest.patches.settings_reader import read_settings; print(read_settings().disable_attestations)"
+READ = (
+    "from prefect_docker_attest.patches.settings_reader import read_settings; "
+    "print(read_settings().disable_attestations)"
+)
 
 
 class User:

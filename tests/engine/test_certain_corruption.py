@@ -59,7 +59,7 @@ def test_unset_one_warning_before_a_corrupt_build(
 
 
 @pytest.mark.parametrize("platform", ["linux/amd64", "amd64", "linux", ""])
-def test_a_native_platform_is_not_warned_of_and_costs_no_request(
+def test_a_native_platform_is_not_warned_of_and_costs_no_request(  # noqa: PLR0917 fixtures
     context: Path,
     registry: Registry,
     containerd_engine: Engine,

@@ -71,8 +71,8 @@ def podman(some_engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         shutil.rmtree(run)
 
 
-@pytest.mark.usefixtures("switched_on")
-def test_a_failed_build_on_podman_names_podman(podman: str, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("switched_on", "podman")
+def test_a_failed_build_on_podman_names_podman(tmp_path: Path) -> None:
     assert docker.from_env().ping()
     context = tmp_path / "context"
     context.mkdir()

@@ -116,7 +116,8 @@ def test_an_invalid_boolean_is_reported_if_the_setting_is_not_registered(
     variables = {"PYTHONPATH": str(from_wheel.package.parent), variable: "maybe", "DOCKER_HOST": "unix:///nowhere"}
     output = without_us.output("-c", f"{mocked}{program}", variables=variables)
     assert (
-        output == f"BuildError: {variable}='maybe' is not true or false (environment).\nTIP Set it to true or false.\n" * 2
+        output
+        == f"BuildError: {variable}='maybe' is not true or false (environment).\nTIP Set it to true or false.\n" * 2
     )
 
 

@@ -34,7 +34,7 @@ def switches(variables: list[str], texts: list[str]) -> list[list[bool]]:
     seen = []
     for text in texts:
         os.environ.update(dict.fromkeys(variables, text))
-        group = Settings().docker  # type: ignore[attr-defined]
+        group = Settings().docker
         seen.append([group.disable_attestations, group.push_from_builder])
     return seen
 
@@ -63,7 +63,7 @@ def test_quotes_around_a_text_do_not_count(from_wheel: Environment) -> None:
         seen = []
         for value in values:
             os.environ["PREFECT_DOCKER_CACHE_FROM"] = value
-            seen.append(Settings().docker.cache_from)  # type: ignore[attr-defined]
+            seen.append(Settings().docker.cache_from)
         return seen
 
     entry, two = "type=gha", '"type=local,src=/a b" "type=gha"'

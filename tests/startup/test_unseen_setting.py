@@ -36,7 +36,9 @@ def warnings_of(case: str) -> list[str]:
     if case.startswith("a file"):
         from pathlib import Path
 
-        Path("prefect.toml").write_text(f"[docker]\ndisable_attestations = {case.split()[-1]}\n", encoding="utf-8")
+        Path("prefect.toml").write_text(
+            f"[docker]\ndisable_attestations = {case.rsplit(maxsplit=1)[-1]}\n", encoding="utf-8"
+        )
     if case.startswith("a folder"):
         folder = "other" if case.endswith("other") else "."
         os.makedirs("other", exist_ok=True)

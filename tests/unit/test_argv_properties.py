@@ -14,8 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prefect_docker_attest.errors import OptionError
-from prefect_docker_attest.options import build_args, values
-from prefect_docker_attest.options import docker_py_options
+from prefect_docker_attest.options import build_args, docker_py_options, values
 from prefect_docker_attest.options.table import ROWS, arguments
 
 if TYPE_CHECKING:

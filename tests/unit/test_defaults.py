@@ -91,7 +91,11 @@ def test_cache_errors_are_ignored_unless_the_entry_says_otherwise(entry: str, wr
         (TAGGED, "", "registry:5000/app v1 linux-s390x"),
         (TAGGED, "step:v3", "registry:5000/app v1 linux-s390x"),
         (IMAGE, "step/app:v3", "step/app v3 linux-s390x"),
-        (BuildxOptions(context="/", tags=("app",), platforms=(platform("linux/arm64/v8"),)), "", "app latest linux-arm64-v8"),
+        (
+            BuildxOptions(context="/", tags=("app",), platforms=(platform("linux/arm64/v8"),)),
+            "",
+            "app latest linux-arm64-v8",
+        ),
         (
             BuildxOptions(context="/", tags=("a:b",), platforms=(platform("linux/amd64"), platform("linux/arm64"))),
             "",

@@ -12,11 +12,12 @@ from docker import APIClient
 
 from prefect_docker_attest.errors import OptionError
 from prefect_docker_attest.options import docker_py_options
-from prefect_docker_attest.options.request import BuildRequest
 from prefect_docker_attest.options.table import ROWS, arguments
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from prefect_docker_attest.options.request import BuildRequest
 
 # Strings that the engine reads as false, for example from a YAML template.
 _OFF: list[tuple[Any, list[str] | str | dict[str, Any]]] = [

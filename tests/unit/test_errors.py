@@ -128,7 +128,11 @@ def test_at_most_three_lines_follow_buildkits_error() -> None:
 def test_no_sentence_or_tip_contains_words_that_prefect_searches_for(words: str) -> None:
     texts = [text for row in explanation_table.EXPLANATIONS for text in (row.note, row.tip)]
     texts += [explanations._EXEC_FORMAT, explanations._EMULATE, *explanations._ORIGINS.values()]
-    texts += [docker_cli.INSTALL_BUILDX, str(explanations.cannot_start(FileNotFoundError())), str(explanations.no_metadata(OSError()))]
+    texts += [
+        docker_cli.INSTALL_BUILDX,
+        str(explanations.cannot_start(FileNotFoundError())),
+        str(explanations.no_metadata(OSError())),
+    ]
     texts += [text for reason, tip in docker_py_options.REFUSED.values() for text in (reason, tip)]
     assert [text for text in texts if words.lower() in text.lower()] == []
 

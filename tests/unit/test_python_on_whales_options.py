@@ -50,7 +50,10 @@ VALUES: dict[str, list[tuple[Any, list[str] | str]]] = {
         ({}, []),
         ({"type": "local", "dest": "x"}, "Prefect needs the image in"),
     ],
-    "platforms": [(["linux/amd64", "arm64"], ["--platform=linux/amd64", "--platform=arm64"]), (["x64"], "Write 'amd64'")],
+    "platforms": [
+        (["linux/amd64", "arm64"], ["--platform=linux/amd64", "--platform=arm64"]),
+        (["x64"], "Write 'amd64'"),
+    ],
     "progress": [(False, []), ("tty", [])],
     "provenance": [(True, ["--provenance=true"]), ({"mode": "max"}, ["--provenance=mode=max"])],
     "pull": [(True, ["--pull"]), (False, [])],
