@@ -67,7 +67,8 @@ class BaseImages:
         for platform, pinned in self._pinned:
             yield (
                 f"FROM --platform={pinned} in the Dockerfile overrides platform={platform}: this image names the "
-                f"platform {platform}, but contains programs for {pinned}. Remove --platform from FROM, or build for {pinned}."
+                f"platform {platform}, but contains programs for {pinned}. Remove --platform from FROM, or build "
+                f"for {pinned}."
             )
         if self._buildkit_warnings:
             yield from dict.fromkeys(self._buildkit_warnings)
