@@ -70,8 +70,8 @@ def _warn_once(platform: str, engine: str) -> None:
     logger.warning(
         "This image for platform=%r will be corrupt: on the containerd image store, the Docker Engine's classic "
         "builder uses the base layers for %s. The push succeeds, and the image cannot be pulled (`wrong diff id "
-        "calculated on extraction`) or started. Set %s=true to build it with docker buildx, or =false to keep this build and to "
-        "silence this warning.",
+        "calculated on extraction`) or started. Set %s=true to build it with docker "
+        "buildx, or =false to keep this build and to silence this warning.",
         platform,
         engine,
         SETTING,
