@@ -7,9 +7,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import docker
+import requests
 from docker import errors as docker_errors
 
 from prefect_docker_attest.buildx import docker_cli
+from prefect_docker_attest.buildx.explanation_table import SOCKET_TIP
 from prefect_docker_attest.buildx.target import is_containerd_store, podman_version
 from prefect_docker_attest.errors import BuildFailed
 from prefect_docker_attest.failures import Failure
@@ -92,6 +94,11 @@ class DockerPyEngine:
             answer = self.api._result(self.api._get(self.api._url("/images/{0}/json", name)), json=True)  # noqa: SLF001
         except docker_errors.NotFound:
             return None
+        except docker_errors.APIError as error:
+            if error.status_code != requests.codes.forbidden:
+                raise
+            note = f"The engine's socket refused GET /images/{name}/json."
+            raise BuildFailed(Failure(notes=(note,), tip=SOCKET_TIP)) from error
         return str(answer["Id"])
 
     def lists_attestations(self, image: str) -> bool:

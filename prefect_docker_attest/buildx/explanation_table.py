@@ -18,7 +18,7 @@ _CHECK_ENGINE = "Check the engine with `docker info`. DOCKER_HOST and `docker co
 _CHECK_BASE = "Check the base image's name, tag and registry: `docker buildx imagetools inspect IMAGE`."
 _CACHE_ENTRY = "Write for example type=registry,ref=registry.example.com/app:cache."
 _SOCKET_NOTE = "The engine's socket refused a request of buildx, which calls POST /grpc and POST /session."
-_SOCKET_TIP = (
+SOCKET_TIP = (
     "If a proxy such as docker-socket-proxy owns the socket, set its variables POST, GRPC, SESSION and IMAGES to 1."
 )
 _METADATA = r"failed to resolve source metadata for (?P<image>\S+): "
@@ -87,9 +87,9 @@ EXPLANATIONS = (
     Explanation(
         r"^(?:failed to dial gRPC: )?unable to upgrade to h2c, received 40[13]$",
         _SOCKET_NOTE,
-        _SOCKET_TIP,
+        SOCKET_TIP,
     ),
-    Explanation(r"^Error response from daemon: (?:.|\n)*403 Forbidden", _SOCKET_NOTE, _SOCKET_TIP),
+    Explanation(r"^Error response from daemon: (?:.|\n)*403 Forbidden", _SOCKET_NOTE, SOCKET_TIP),
     Explanation(
         r"request to \S+: 40[13] |failed to authorize: |insufficient_scope|no basic auth credentials",
         "The registry did not accept the credentials, or they do not allow this.",

@@ -71,7 +71,7 @@ def test_text_of_a_command_explains_nothing(context: Path, printed: str) -> None
     assert ours[0].endswith("returned a non-zero code: 3")
 
 
-@pytest.mark.parametrize("refused", ["POST", "/grpc", "/session"])
+@pytest.mark.parametrize("refused", ["POST", "/grpc", "/session", "/images"])
 def test_a_socket_that_refuses_requests_of_buildx_is_named(
     context: Path, some_engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: str
 ) -> None:
@@ -84,11 +84,14 @@ def test_a_socket_that_refuses_requests_of_buildx_is_named(
     assert "The registry did not accept" not in text
     assert "outside this Docker Engine" not in text
     assert {"POST /grpc", "POST /session"} & {*requests}
-    if refused == "/grpc":
+    if refused == "/images":
+        assert "The engine's socket refused GET /images/sha256:" in text
+    elif refused == "/grpc":
         # buildx then asks for a container with BuildKit, which these engines cannot pull.
         assert "buildx gets no BuildKit from the engine's socket" in text
     else:
         assert "The engine's socket refused a request of buildx, which calls POST /grpc and POST /session." in text
+    if refused != "/grpc":
         assert "set its variables POST, GRPC, SESSION and IMAGES to 1" in text
 
 
