@@ -174,6 +174,7 @@ def test_the_exceptions_are_public_and_importing_the_package_imports_nothing_mor
                 ".patches",
                 ".patches.attestation_warning",
                 ".patches.caller",
+                ".patches.corruption_warning",
                 ".patches.decision",
                 ".patches.docker_py_client",
                 ".patches.docker_py_images",
