@@ -98,7 +98,7 @@ EXPLANATIONS = (
     Explanation(
         rf"{_METADATA}.*{_UNREACHABLE}",
         "The builder cannot reach the registry of {image}.",
-        "Check the name of the registry and the network of the builder.",
+        f"{_CHECK_BASE} Check the network of the builder.",
     ),
     Explanation(
         rf"{_METADATA}.*(?:not found|does not exist)",

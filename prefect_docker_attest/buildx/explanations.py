@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prefect_docker_attest.buildx.explanation_table import matching_explanation
+from prefect_docker_attest.buildx.explanation_table import SOCKET_TIP, matching_explanation
 from prefect_docker_attest.failures import Failure
 from prefect_docker_attest.names import logger, variable
 from prefect_docker_attest.options.encodings import is_utf16
@@ -163,18 +163,19 @@ def _unquoted(command: str) -> str:
         return command
 
 
-def naming_builder(failure: Failure, builder: Builder | None) -> Failure:
+def naming_builder(failure: Failure, builder: Builder | None, target: Target) -> Failure:
     """Add the builder to a failure, unless it is the engine's own, or is not known."""
     if builder is None or builder.is_engine:
         return failure
-    if builder.is_substitute:
-        note = (
-            f"buildx gets no BuildKit from the engine's socket, so it would start one in a container (driver "
-            f"{builder.driver})."
-        )
-        return failure.with_note(note, tip="Check what offers the socket: `docker info`.")
-    note = f"The builder {builder.name} (driver {builder.driver}) is outside this Docker Engine."
-    return failure.with_note(note, tip=f"Check the builder with `docker buildx inspect {builder.name}`.")
+    if not builder.is_substitute:
+        note = f"The builder {builder.name} (driver {builder.driver}) is outside this Docker Engine."
+        return failure.with_note(note, tip=f"Check the builder with `docker buildx inspect {builder.name}`.")
+    if _podman(target):
+        return failure
+    note = (
+        f"buildx gets no BuildKit from the engine's socket, so it starts one in a container (driver {builder.driver})."
+    )
+    return failure.with_note(note, tip=SOCKET_TIP)
 
 
 # What a failure that concerns a setting says about it.
@@ -205,15 +206,19 @@ def naming_settings(failure: Failure, settings: BuildSettings) -> Failure:
 
 def naming_engine(failure: Failure, target: Target) -> Failure:
     """Add to a failure that the engine is Podman, with a tip for it. If the engine does not answer, add nothing."""
-    try:
-        podman = target.podman
-    except Exception:  # docker-py raises different ones; the error of the build is more important
-        return failure
+    podman = _podman(target)
     if not podman:
         return failure
     note = f"The engine is Podman {podman}. It has no BuildKit, so buildx runs the image moby/buildkit there."
     tip = "Set DOCKER_HOST to a Docker Engine, or select a builder outside Podman with `docker buildx use`."
     return replace(failure.with_note(note), tip=f"{failure.tip} {tip}".strip())
+
+
+def _podman(target: Target) -> str:
+    try:
+        return target.podman
+    except Exception:  # docker-py raises different ones; the error of the build is more important
+        return ""
 
 
 def cannot_start(error: OSError) -> Failure:

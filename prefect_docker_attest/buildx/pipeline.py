@@ -209,7 +209,7 @@ def _explained(build: PreparedBuild, outcome: Outcome) -> Failure:
         builder = docker_cli.find_builder(docker, builder.name if builder else options.builder) or builder
     named_id = explanations.named_image_id(evidence, build.target)
     failure = explanations.explain(evidence, options, builder, named_id=named_id)
-    return explanations.naming_builder(failure, builder)
+    return explanations.naming_builder(failure, builder, build.target)
 
 
 def _delivered(options: BuildxOptions, target: Target, metadata: Metadata) -> str:

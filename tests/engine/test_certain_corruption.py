@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
-from prefect.settings import PREFECT_DOCKER_DISABLE_ATTESTATIONS, temporary_settings
 
 from prefect_docker_attest.patches import corruption_warning
 from support.names import BUSYBOX
@@ -44,7 +43,7 @@ def _build(context: Path, registry: Registry, caplog: pytest.LogCaptureFixture, 
     return [record.getMessage() for record in caplog.records if record.name == "prefect_docker_attest"]
 
 
-@pytest.mark.parametrize("way", ["build_image", "DockerImage", "ImageBuilder", "step"])
+@pytest.mark.parametrize("way", ["build_image", "DockerImage", "step"])
 def test_unset_one_warning_before_a_corrupt_build(
     context: Path, registry: Registry, engine: Engine, caplog: pytest.LogCaptureFixture, way: str
 ) -> None:
@@ -81,5 +80,4 @@ def test_false_is_a_decision(
     assert containerd_engine
     with setting(False):
         assert _build(context, registry, caplog, "build_image", ARM64) == []
-    with temporary_settings(restore_defaults={PREFECT_DOCKER_DISABLE_ATTESTATIONS}):
-        assert len(_build(context, registry, caplog, "build_image", ARM64)) == 1
+    assert len(_build(context, registry, caplog, "build_image", ARM64)) == 1
