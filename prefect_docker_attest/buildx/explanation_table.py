@@ -16,6 +16,7 @@ _USE_CONTAINERD_STORE = (
 )
 _CHECK_ENGINE = "Check the engine with `docker info`. DOCKER_HOST and `docker context ls` select it."
 _CHECK_BASE = "Check the base image's name, tag and registry: `docker buildx imagetools inspect IMAGE`."
+_ONLY_HERE = "If only this Docker Engine has the base image, push it to a registry, or run `docker buildx use default`."
 _CACHE_ENTRY = "Write for example type=registry,ref=registry.example.com/app:cache."
 _SOCKET_NOTE = "The engine's socket refused a request of buildx, which calls POST /grpc and POST /session."
 SOCKET_TIP = (
@@ -98,13 +99,18 @@ EXPLANATIONS = (
     Explanation(
         rf"{_METADATA}.*{_UNREACHABLE}",
         "The builder cannot reach the registry of {image}.",
+        f"{_CHECK_BASE} Check the network of the builder. {_ONLY_HERE}",
+        outside=True,
+    ),
+    Explanation(
+        rf"{_METADATA}.*{_UNREACHABLE}",
+        "The builder cannot reach the registry of {image}.",
         f"{_CHECK_BASE} Check the network of the builder.",
     ),
     Explanation(
         rf"{_METADATA}.*(?:not found|does not exist)",
         "",
-        f"{_CHECK_BASE} If only this Docker Engine has the base image, push it to a registry, or run "
-        "`docker buildx use default`.",
+        f"{_CHECK_BASE} {_ONLY_HERE}",
         outside=True,
     ),
     Explanation(rf"{_METADATA}.*(?:not found|does not exist)", "", _CHECK_BASE),

@@ -47,6 +47,7 @@ def _build(context: Path, registry: Registry, caplog: pytest.LogCaptureFixture, 
 def test_unset_one_warning_before_a_corrupt_build(
     context: Path, registry: Registry, engine: Engine, caplog: pytest.LogCaptureFixture, way: str
 ) -> None:
+    engine.run("docker", "pull", BUSYBOX)  # otherwise the classic builder fails
     warnings = _build(context, registry, caplog, way, ARM64)
     if engine.store == "graphdriver":
         assert warnings == []
@@ -77,7 +78,7 @@ def test_a_native_platform_is_not_warned_of_and_costs_no_request(  # noqa: PLR09
 def test_false_is_a_decision(
     context: Path, registry: Registry, containerd_engine: Engine, caplog: pytest.LogCaptureFixture, setting: Setting
 ) -> None:
-    assert containerd_engine
+    containerd_engine.run("docker", "pull", BUSYBOX)
     with setting(False):
         assert _build(context, registry, caplog, "build_image", ARM64) == []
     assert len(_build(context, registry, caplog, "build_image", ARM64)) == 1
