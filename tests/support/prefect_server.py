@@ -96,10 +96,13 @@ class Prefect:
         }
 
     def start(self, name: str, *arguments: str, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-        """Start a `prefect` command that keeps running. Its output goes to a file in the home folder."""
+        """Start a `prefect` command that runs until `stop`, or until the tests are killed.
+
+        Its output goes to a file in the home folder.
+        """
         with (self.home / f"{name}.log").open("wb") as log:
             process = subprocess.Popen(
-                [PREFECT, *arguments],
+                ["setpriv", "--pdeathsig", "KILL", "--", PREFECT, *arguments],
                 env=environment,
                 cwd=self.home,
                 stdout=log,
