@@ -114,7 +114,8 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run tests with the fixture `engine` on each available image store, unless a test names the stores itself."""
-    named = [mark for mark in metafunc.definition.iter_markers("parametrize") if mark.args[0] == "engine"]
+    names = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
+    named = any("engine" in (each.split(",") if isinstance(each, str) else each) for each in names)
     if "engine" in metafunc.fixturenames and not named:
         found = metafunc.config.stash.get(FOUND, None)
         metafunc.parametrize("engine", [found.store] if found else private.STORES, indirect=True)

@@ -41,14 +41,14 @@ for _ in range(2):
 
 def refusals(way: str) -> list[str]:
     """Build twice in this way, and return the errors."""
+    import pytest
     from prefect.utilities.dockerutils import BuildError
 
     found = []
     for _ in range(2):
-        try:
+        with pytest.raises(BuildError) as refused:
             exec(way, {})
-        except BuildError as error:
-            found.append(str(error))
+        found.append(str(refused.value))
     return found
 
 
