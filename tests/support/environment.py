@@ -162,7 +162,7 @@ class Environment:
         Each function is called in its own fork of an interpreter that has imported Prefect.
         """
         calls = list(functions)
-        parts = dict.fromkeys([*using, *(function for function, _ in calls), in_forks])
+        parts: list[Callable[..., Any]] = [*using, *dict.fromkeys(function for function, _ in calls), in_forks]
         program = [
             "from __future__ import annotations",
             "import json",
