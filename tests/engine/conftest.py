@@ -14,6 +14,7 @@ from support.slow_build import SlowBuild
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
     from conftest import DockerInUse
     from engines.private import Engine
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,13 +19,17 @@ from prefect import get_client
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from engines.machine import free_port
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from engines.private import Engine, Store
 
 SETTING = "PREFECT_DOCKER_DISABLE_ATTESTATIONS"
 PREFECT = str(Path(sys.executable).with_name("prefect"))
+# Ends a command with the tests, also if they are killed.
+_TIED = ("setpriv", "--pdeathsig", "KILL", "--") if shutil.which("setpriv") else ()
 # Seconds. This is long, because the machine can be busy, and can emulate another platform.
 PATIENCE = 280
 
@@ -96,13 +102,10 @@ class Prefect:
         }
 
     def start(self, name: str, *arguments: str, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-        """Start a `prefect` command that runs until `stop`, or until the tests are killed.
-
-        Its output goes to a file in the home folder.
-        """
+        """Start a `prefect` command that keeps running. Its output goes to a file in the home folder."""
         with (self.home / f"{name}.log").open("wb") as log:
             process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", "--", PREFECT, *arguments],
+                [*_TIED, PREFECT, *arguments],
                 env=environment,
                 cwd=self.home,
                 stdout=log,
@@ -153,6 +156,34 @@ class Prefect:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+@contextlib.contextmanager
+def serving(home: Path, engines: Mapping[Store, Engine]) -> Iterator[Prefect]:
+    """Run a Prefect server on loopback inside a ``with``."""
+    port = free_port()
+    prefect = Prefect(home, f"http://127.0.0.1:{port}/api", engines)
+    try:
+        command = ("server", "start", "--host=127.0.0.1", f"--port={port}")
+        server = prefect.start("server", *command, environment=prefect.environment())
+        end = time.monotonic() + PATIENCE
+        while not _answers(f"{prefect.url}/health"):
+            if server.poll() is not None or time.monotonic() > end:
+                raise RuntimeError(f"the Prefect server does not start\n{prefect.logs()}")
+            time.sleep(0.2)
+        yield prefect
+    finally:
+        prefect.stop()
+
+
+def _answers(url: str) -> bool:
+    # No proxies: a proxy cannot reach a loopback address of this machine.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(url, timeout=5):
+            return True
+    except OSError:
+        return False
 
 
 @dataclass(frozen=True)
