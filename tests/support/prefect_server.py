@@ -133,15 +133,18 @@ class Prefect:
             found = client.read_deployment_by_name(deployment)
             flow_run = client.create_flow_run_from_deployment(found.id, job_variables=variables)
             of_this = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[flow_run.id]))
+
+            def log() -> str:
+                return "\n".join(log.message for log in client.read_logs(of_this))
+
             end = time.monotonic() + PATIENCE
             while True:
                 state = client.read_flow_run(flow_run.id).state
-                log = "\n".join(log.message for log in client.read_logs(of_this))
                 # The log of a flow run arrives after its final state.
-                if state and state.is_final() and (not state.is_completed() or "Finished in state" in log):
-                    return Run(str(state.name), f"{state.message}\n{log}")
+                if state and state.is_final() and (not state.is_completed() or "Finished in state" in log()):
+                    return Run(str(state.name), f"{state.message}\n{log()}")
                 if time.monotonic() > end:
-                    raise TimeoutError(f"{deployment} does not end: {state}\n{log}\n{self.logs()}")
+                    raise TimeoutError(f"{deployment} does not end: {state}\n{log()}\n{self.logs()}")
                 time.sleep(0.5)
 
     def logs(self) -> str:
