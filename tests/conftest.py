@@ -63,6 +63,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "private(reason): needs private engines: an existing one is somebody's")
     # A row of the matrix (tox.ini) must fail if it has other versions than its name.
     found = {"PYTHON": platform.python_version(), "PREFECT": version("prefect"), "DOCKER": version("docker")}
     for name, number in found.items():
@@ -85,7 +86,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _choose_engine(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "private(reason): needs private engines: an existing one is somebody's")
+    if FOUND in config.stash:
+        return
     choice = config.getoption("--engine") or ("private" if config.getoption("--suite") else "")
     if choice == "private":
         return
@@ -112,16 +114,48 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run tests with the fixture `engine` on each available image store, unless a test names the stores itself."""
-    named = [mark for mark in metafunc.definition.iter_markers("parametrize") if mark.args[0] == "engine"]
+    names = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
+    named = any("engine" in (each.split(",") if isinstance(each, str) else each) for each in names)
     if "engine" in metafunc.fixturenames and not named:
         found = metafunc.config.stash.get(FOUND, None)
         metafunc.parametrize("engine", [found.store] if found else private.STORES, indirect=True)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     # Tests without an engine come first, because the engines take seconds to start.
-    order = {"unit": 0, "startup": 1, "engine": 2}
-    items.sort(key=lambda item: order.get(item.path.relative_to(Path(__file__).parent).parts[0], 3))
+    order = ["unit", "startup", "engine", "cli", "end_to_end"]
+    if hasattr(config, "workerinput"):
+        # What cannot be divided comes first, and short files come last, so that the workers end at the same time.
+        order = ["end_to_end", "startup", "engine", "cli", "unit"]
+    items.sort(key=lambda item: order.index(item.path.relative_to(Path(__file__).parent).parts[0]))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Run tests in two processes, each with its own engines, or in one process on an existing engine."""
+    _choose_engine(config)
+    return 0 if FOUND in config.stash else 2
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give each process whole files, and whole folders whose fixtures take long."""
+    scheduling: Any = importlib.import_module("xdist.scheduler").LoadScopeScheduling
+
+    class Scheduling(scheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            _, folder, file = nodeid.partition("::")[0].split("/")
+            return folder if folder in ("end_to_end", "startup") else file
+
+    config.option.loadscopereorder = False
+    return Scheduling(config, log)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over the versions of the engines of a process."""
+    if engines := getattr(node, "workeroutput", {}).get("engines"):
+        node.config.stash[ENGINES] = engines
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -153,9 +187,10 @@ def private_docker(request: pytest.FixtureRequest) -> Iterator[PrivateDocker]:
     if reason:
         missing(reason)
     with private.start(request.config.getoption("--suite") or "trixie") as docker:
-        request.config.stash[ENGINES] = (
-            f"Docker {docker.docker_version}, buildx {docker.buildx_version} ({docker.suite})"
-        )
+        engines = f"Docker {docker.docker_version}, buildx {docker.buildx_version} ({docker.suite})"
+        request.config.stash[ENGINES] = engines
+        if hasattr(request.config, "workeroutput"):
+            request.config.workeroutput["engines"] = engines
         yield docker
         _check_names(docker)
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import time
-import urllib.request
 from typing import TYPE_CHECKING
 
 import pytest
 
-from engines.machine import free_port
 from support.prefect_image import push_prefect
-from support.prefect_server import FLOWS, PATIENCE, SETTING, MakeProject, Prefect, Project
+from support.prefect_server import FLOWS, SETTING, MakeProject, Prefect, Project, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,29 +29,8 @@ def prefect(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Prefect]:
     """A Prefect server on loopback for the whole session."""
-    port = free_port()
-    prefect = Prefect(tmp_path_factory.mktemp("prefect"), f"http://127.0.0.1:{port}/api", private_docker.engines)
-    try:
-        command = ("server", "start", "--host=127.0.0.1", f"--port={port}")
-        server = prefect.start("server", *command, environment=prefect.environment())
-        end = time.monotonic() + PATIENCE
-        while not _answers(f"{prefect.url}/health"):
-            if server.poll() is not None or time.monotonic() > end:
-                raise RuntimeError(f"the Prefect server does not start\n{prefect.logs()}")
-            time.sleep(0.2)
+    with serving(tmp_path_factory.mktemp("prefect"), private_docker.engines) as prefect:
         yield prefect
-    finally:
-        prefect.stop()
-
-
-def _answers(url: str) -> bool:
-    # No proxies: a proxy cannot reach a loopback address of this machine.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(url, timeout=5):
-            return True
-    except OSError:
-        return False
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from engines.private import Engine, Registry
 
-# A user's script that builds in all ways of this version.
+# A user's script that builds in several ways of this version. What it prints for a way begins with the name of the way.
 SCRIPT = f"""\
 import sys
 from pathlib import Path
@@ -37,18 +37,21 @@ from prefect import flow
 from prefect.settings import get_current_settings
 
 assert get_current_settings().api.url is None
-if sys.argv[1] == "build_image":
-    from prefect.utilities.dockerutils import build_image
-    build_image(Path.cwd(), tag="{PREFIX}/future:build_image", stream_progress_to=sys.stdout)
-elif sys.argv[1] == "DockerImage":
-    from prefect.docker import DockerImage
-    DockerImage("{PREFIX}/future", tag="DockerImage", dockerfile="Dockerfile", stream_progress_to=sys.stdout).build()
-elif sys.argv[1] == "step":
-    from prefect_docker.deployments.steps import build_docker_image
-    build_docker_image("{PREFIX}/future", tag="step", dockerfile="Dockerfile")
-elif sys.argv[1] == "backend":
-    from prefect.docker import DockerImage
-    DockerImage("{PREFIX}/future", tag="backend", dockerfile="Dockerfile", build_backend="buildx").build()
+for way in sys.argv[1:]:
+    print("\\n===", way, flush=True)
+    if way == "build_image":
+        from prefect.utilities.dockerutils import build_image
+        build_image(Path.cwd(), tag="{PREFIX}/future:build_image", stream_progress_to=sys.stdout)
+    elif way == "DockerImage":
+        from prefect.docker import DockerImage
+        DockerImage("{PREFIX}/future", tag=way, dockerfile="Dockerfile", stream_progress_to=sys.stdout).build()
+    elif way == "step":
+        from prefect_docker.deployments.steps import build_docker_image
+        build_docker_image("{PREFIX}/future", tag="step", dockerfile="Dockerfile")
+    elif way == "backend":
+        from prefect.docker import DockerImage
+        DockerImage("{PREFIX}/future", tag="backend", dockerfile="Dockerfile", build_backend="buildx").build()
+    sys.stdout.flush()
 """
 WAYS = ("build_image", "DockerImage", "step")
 
@@ -117,20 +120,25 @@ class FuturePrefect:
 
     def build(self, way: str, setting: str | None = None) -> str:
         """Run the user's script, and return its output."""
-        return self.run(sys.executable, "script.py", way, setting=setting)
+        (printed,) = self.build_each(way, setting=setting)
+        return printed
+
+    def build_each(self, *ways: str, setting: str | None = None) -> list[str]:
+        """Run the user's script once for these ways to build, and return its output for each."""
+        before, *printed = self.run(sys.executable, "script.py", *ways, setting=setting).split("\n=== ")
+        assert [text.partition("\n")[0] for text in printed] == [*ways], before + printed[-1] if printed else before
+        return [before + text for text in printed]
 
     def assert_whole(self, *ways: str, setting: str | None = None) -> None:
         """Check that with the setting off everything works as without this package."""
-        for way in ways:
-            printed = self.build(way, setting)
+        for printed in self.build_each(*ways, setting=setting):
             assert CLASSIC in printed
             assert "Traceback" not in printed
             assert "prefect-docker-attest" not in printed
 
     def assert_switched(self, *ways: str, setting: str | None = "true") -> None:
         """Check that with the setting on images are built without attestations."""
-        for way in ways:
-            printed = self.build(way, setting)
+        for printed in self.build_each(*ways, setting=setting):
             assert BUILDX in printed
             assert "Successfully built" in printed
 

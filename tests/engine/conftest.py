@@ -14,7 +14,6 @@ from support.slow_build import SlowBuild
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from conftest import DockerInUse
     from engines.private import Engine
@@ -28,8 +27,13 @@ def forget(docker_in_use: DockerInUse) -> Callable[[Engine], None]:
 
 
 @pytest.fixture
-def slow(engine_is_here: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SlowBuild]:  # noqa: ARG001
-    slow = SlowBuild(tmp_path)
+def slow(
+    engine_is_here: None,  # noqa: ARG001
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[SlowBuild]:
+    # The path is short, because multiprocessing binds a socket in the folder. `tmp_path` has the name of the test.
+    slow = SlowBuild(tmp_path_factory.mktemp("slow"))
     for name, value in slow.variables.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(tempfile, "tempdir", str(slow.temporary))

@@ -8,6 +8,7 @@ from uuid import uuid4
 import pytest
 from prefect.utilities.dockerutils import BuildError, build_image
 
+from engines.private import STORES
 from engines.published import Published
 from prefect_docker_attest.errors import OptionError
 from support.names import BUSYBOX
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
     from engines.private import Engine, Registry
 
 every_way = pytest.mark.parametrize("way", WAYS)
+every_way_and_store = pytest.mark.parametrize(
+    ("way", "engine"),
+    # The functions that know the image store are the same for all ways that use docker-py.
+    [(way, store) for way in WAYS for store in STORES if store == "containerd" or way in ("step", "build_backend")],
+    indirect=["engine"],
+)
 
 
 @pytest.fixture
@@ -48,7 +55,7 @@ def not_yet_warned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attestation_warning, "_warned", threading.Event())
 
 
-@every_way
+@every_way_and_store
 @pytest.mark.usefixtures("engine")
 def test_the_platform_is_the_default_for_images(way: str, name: str, context: Path) -> None:
     with settings(platform="linux/arm64", disable_attestations=True):
@@ -59,7 +66,7 @@ def test_the_platform_is_the_default_for_images(way: str, name: str, context: Pa
 
 
 @every_way
-@pytest.mark.usefixtures("engine")
+@pytest.mark.usefixtures("some_engine")
 def test_the_platform_of_an_image_wins(way: str, name: str, context: Path) -> None:
     with settings(platform="linux/arm64", disable_attestations=True):
         WAYS[way](name, context, platform="linux/amd64")
@@ -195,7 +202,7 @@ def test_the_platform_of_a_cache_is_complete(name: str, context: Path, container
     assert Published(f"{name.rpartition(':')[0]}:linux-amd64").manifest()
 
 
-@every_way
+@every_way_and_store
 def test_a_cache_in_the_image_is_shared_by_machines(
     way: str, name: str, context: Path, engine: Engine, forget: Callable[[Engine], None]
 ) -> None:
@@ -232,7 +239,7 @@ def test_a_cache_that_the_registry_refuses_is_a_warning(
             WAYS[way](name, context, cache_to="type=registry,ref=127.0.0.1:9/cache:1")
 
 
-@every_way
+@every_way_and_store
 def test_a_missing_cache_is_not_an_error(
     way: str, name: str, context: Path, engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:

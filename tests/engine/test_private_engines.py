@@ -20,6 +20,8 @@ from engines import machine, packages
 from engines import private as module
 from engines.private import Engine, EngineUnavailable, PrivateDocker
 
+_LINKS = Path("/sys/class/net")
+
 
 def test_each_engine_has_the_store_it_is_named_after(private_docker: PrivateDocker) -> None:
     status = {
@@ -204,23 +206,32 @@ def _get(url: str) -> Any:
 
 
 def _traces() -> set[str]:
-    """Return the traces of engines on this machine that other tests do not create."""
+    """Return the traces of engines on this machine that other tests and other processes do not create."""
     commands = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):  # the process has ended
             commands.append(path.read_bytes())
     groups = [group for group, *_ in os.walk("/sys/fs/cgroup")]
+    links = [(link.name, os.path.basename(os.path.realpath(link / "master"))) for link in _LINKS.iterdir()]
     # Command lines of an engine's processes contain its folder. Those of clients do not.
     ours = [os.fsdecode(command) for command in commands if re.search(rb"/prefect-docker-attest-\w{8}/", command)]
-    return {
+    traces = {
         *(f"process {command}" for command in ours),
-        *(f"link {link.name}" for link in Path("/sys/class/net").iterdir()),
+        *(f"link {name} of {bridge}" for name, bridge in links),
         *(f"mount {line.split()[4]}" for line in Path("/proc/self/mountinfo").read_text().splitlines()),
         *(f"emulation {entry}" for entry in Path("/proc/sys/fs/binfmt_misc").iterdir()),
         *(f"group {group}" for group in groups if re.search("/prefect-docker-attest-[^/]*$", group)),
         *(f"folder {folder}" for base in ("/var/lib", "/tmp", "/run", "/opt") for folder in _listing(base)),
         f"forwarding {Path('/proc/sys/net/ipv4/ip_forward').read_text()}",
     }
+    others = [folder.name.rpartition("-")[2] for folder in machine.folders(module._NAME) if _is_of_others(folder)]
+    return {trace for trace in traces if not any(name in trace for name in others)}
+
+
+def _is_of_others(folder: Path) -> bool:
+    """Return whether a start belongs to another process that runs tests on this machine."""
+    state = module._State.read(folder)
+    return bool(state and state.owner and state.owner[0] != os.getpid() and module._is_up(folder, state))
 
 
 def _listing(base: str) -> list[Path]:

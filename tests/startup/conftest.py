@@ -123,7 +123,9 @@ def _installation(
     # Installing a hundred packages takes half a minute, so it happens while other tests run.
     with ThreadPoolExecutor(max_workers=1) as background:
         wanted = any("fresh" in getattr(item, "fixturenames", ()) for item in request.session.items)
-        yield background.submit(_environment, with_pip, "fresh", distributions.wheel) if wanted else None
+        # Compiling all modules would take most of the time. Python compiles those that it imports.
+        wheel = ("--no-compile", distributions.wheel)
+        yield background.submit(_environment, with_pip, "fresh", *wheel) if wanted else None
 
 
 @pytest.fixture

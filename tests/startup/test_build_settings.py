@@ -104,15 +104,14 @@ VARIABLES = {f"{PREFIX}{name.upper()}": value for name, value in FIELDS.items()}
 
 def test_prefect_config_knows_them(from_wheel: Environment) -> None:
     write(from_wheel.project, {"profiles.toml": 'active = "mine"\n\n[profiles.mine]\n'})
-    for name, value in VARIABLES.items():
-        assert f"Set '{name}' to " in from_wheel.prefect("config", "set", f"{name}={value}")
+    set_ = from_wheel.prefect("config", "set", *(f"{name}={value}" for name, value in VARIABLES.items()))
+    assert all(f"Set '{name}' to " in set_ for name in VARIABLES)
     assert "Configuration valid!" in from_wheel.prefect("config", "validate")
     shown = from_wheel.prefect("config", "view", "--show-sources").splitlines()
     assert [line for line in shown if line.startswith(PREFIX)] == [
         f"{name}='{value}' (from profile)" for name, value in sorted(VARIABLES.items())
     ]
-    for name in VARIABLES:
-        from_wheel.prefect("config", "unset", "--yes", name)
+    from_wheel.prefect("config", "unset", "--yes", *VARIABLES)
     assert PREFIX not in from_wheel.profiles.read_text(encoding="utf-8")
 
 

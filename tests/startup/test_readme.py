@@ -12,8 +12,11 @@ import pytest
 
 from engines.published import Published
 from support.names import BUSYBOX
+from support.prefect_server import serving
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from engines.private import Engine, Registry
     from support.environment import Distributions, Environment
 
@@ -46,6 +49,13 @@ def _blocks(language: str, registry: Registry) -> list[str]:
     return [text.replace("registry.example.com", registry.address) for kind, text in BLOCKS if kind == language]
 
 
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Variables for a Prefect server. Without it, some commands would start one of their own."""
+    with serving(tmp_path_factory.mktemp("server"), {}) as prefect:
+        yield {"PREFECT_API_URL": prefect.url}
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A user's folder: the example of this project."""
@@ -66,7 +76,11 @@ def test_every_block_is_one_that_is_run_or_a_drawing() -> None:
 
 @pytest.mark.usefixtures("project", "amd64")
 def test_the_commands_work_in_the_order_in_which_they_are_read(
-    without_us_yet: Environment, distributions: Distributions, some_engine: Engine, registry: Registry
+    without_us_yet: Environment,
+    distributions: Distributions,
+    some_engine: Engine,
+    registry: Registry,
+    server: dict[str, str],
 ) -> None:
     lines = [line for block in _blocks("bash", registry) for line in block.splitlines()]
     script = "\n".join(line for line in lines if not line.startswith(tuple(NOT_RUN)))
@@ -78,8 +92,7 @@ def test_the_commands_work_in_the_order_in_which_they_are_read(
         "PIP_NO_DEPS": "1",
         "PIP_FIND_LINKS": str(distributions.wheel.parent),
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-        "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        **server,
         "IMAGE_NAME": f"{registry.address}/app",
         "IMAGE_TAG": "v1",
         "IMAGE_PLATFORM": "linux/amd64",
@@ -102,10 +115,10 @@ def test_the_python_block_builds_an_image_without_attestations(from_wheel: Envir
 
 @pytest.mark.usefixtures("project")
 def test_the_yaml_block_builds_an_image_without_attestations(
-    from_wheel: Environment, some_engine: Engine, registry: Registry
+    from_wheel: Environment, some_engine: Engine, registry: Registry, server: dict[str, str]
 ) -> None:
     (steps,) = _blocks("yaml", registry)
-    done = from_wheel.run("-c", STEPS, steps)
+    done = from_wheel.run("-c", STEPS, steps, variables=server)
     assert done.returncode == 0, done.stdout + done.stderr
     some_engine.run("docker", "push", f"{registry.address}/app:v1")
     assert Published(f"{registry.address}/app:v1").is_one_manifest

@@ -38,6 +38,20 @@ for _ in range(2):
         print(type(error).__name__)
 """
 
+
+def refusals(way: str) -> list[str]:
+    """Build twice in this way, and return the errors."""
+    import pytest
+    from prefect.utilities.dockerutils import BuildError
+
+    found = []
+    for _ in range(2):
+        with pytest.raises(BuildError) as refused:
+            exec(way, {})
+        found.append(str(refused.value))
+    return found
+
+
 # Replacements for the module that patches a class, by the time at which they fail.
 BROKEN = {
     "before docker-py is imported": "raise RuntimeError('broken')",
@@ -51,14 +65,15 @@ def _dockerfile(from_wheel: Environment) -> None:
 
 
 @pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN)
-@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
-def test_a_docker_py_that_cannot_be_patched_refuses_builds(from_wheel: Environment, way: str, broken: str) -> None:
+def test_a_docker_py_that_cannot_be_patched_refuses_builds(from_wheel: Environment, broken: str) -> None:
     variables = {SETTING: "true", "DOCKER_HOST": "unix:///nowhere"}
     with holding(from_wheel.package / "patches/docker_py_client.py", broken):
-        output = from_wheel.output("-c", PROGRAM.format(way=way), variables=variables).splitlines()
-    refused = f"BuildError: {SETTING} is set, but prefect-docker-attest cannot take over this build: broken."
-    assert output[::2] == [refused] * 2, output
-    assert [line.partition(" ")[0] for line in output[1::2]] == ["TIP", "TIP"]
+        found = from_wheel.call_each([(refusals, (way,)) for way in WAYS.values()], variables=variables)
+    refused = f"{SETTING} is set, but prefect-docker-attest cannot take over this build: broken."
+    for way, errors in zip(WAYS, found, strict=True):
+        lines = [error.splitlines() for error in errors]
+        assert [line[0] for line in lines] == [refused] * 2, way
+        assert [line[1].partition(" ")[0] for line in lines] == ["TIP", "TIP"], way
 
 
 @pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN)

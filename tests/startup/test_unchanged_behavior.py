@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from support.environment import SETTING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from support.environment import Environment
 
@@ -236,20 +237,37 @@ FAKES: list[Callable[[], list[object]]] = [
 ]
 
 
-@pytest.mark.parametrize("function", [*FAKES, what_is_left_of_a_client], ids=lambda function: function.__name__)
+ALL = [*FAKES, what_is_left_of_a_client]
+
+
+@pytest.fixture(scope="module")
+def results(
+    _from_wheel: Environment, _without_us: Environment, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, dict[str, list[object]]]:
+    """The results of the functions by their names: without the package, and with the setting off and on."""
+
+    def of(environment: Environment, functions: Iterable[Callable[[], list[object]]], **on: str) -> dict[str, Any]:
+        environment = replace(environment, project=tmp_path_factory.mktemp("behavior"))
+        results = environment.call_each([(function, ()) for function in functions], using=[opened], variables=on)
+        return {function.__name__: result for function, result in zip(functions, results, strict=True)}
+
+    return {"without": of(_without_us, ALL), "off": of(_from_wheel, ALL), "on": of(_from_wheel, FAKES, **ON)}
+
+
+@pytest.mark.parametrize("function", ALL, ids=lambda function: function.__name__)
 def test_setting_off_nothing_changes(
-    from_wheel: Environment, without_us: Environment, function: Callable[[], list[object]]
+    results: dict[str, dict[str, list[object]]], function: Callable[[], list[object]]
 ) -> None:
-    found = from_wheel.call(function, using=[opened])
+    found = results["off"][function.__name__]
     assert found
-    assert found == without_us.call(function, using=[opened])
+    assert found == results["without"][function.__name__]
 
 
 @pytest.mark.parametrize("function", FAKES, ids=lambda function: function.__name__)
 def test_setting_on_fakes_and_other_clients_do_not_change(
-    from_wheel: Environment, without_us: Environment, function: Callable[[], list[object]]
+    results: dict[str, dict[str, list[object]]], function: Callable[[], list[object]]
 ) -> None:
-    assert from_wheel.call(function, using=[opened], variables=ON) == without_us.call(function, using=[opened])
+    assert results["on"][function.__name__] == results["without"][function.__name__]
 
 
 def test_setting_on_clients_that_a_flow_opens_are_not_patched(from_wheel: Environment) -> None:

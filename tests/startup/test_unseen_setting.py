@@ -76,7 +76,7 @@ def test_one_warning_if_a_thread_lacks_the_temporary_settings(from_wheel: Enviro
 
 
 def test_no_warning_for_intended_values(from_wheel: Environment) -> None:
-    for case in (
+    cases = (
         "nothing",
         "a variable that says off",
         "a variable, and temporary settings",
@@ -84,8 +84,9 @@ def test_no_warning_for_intended_values(from_wheel: Environment) -> None:
         "a folder other",
         "a folder .",
         "a file false",
-    ):
-        assert from_wheel.call(warnings_of, case) == [], case
+    )
+    warnings = from_wheel.call_each((warnings_of, (case,)) for case in cases)
+    assert dict(zip(cases, warnings, strict=True)) == {case: [] for case in cases}
     assert from_wheel.call(warnings_of, "a variable", variables={SETTING: "true"}) == []
     assert from_wheel.call(warnings_of, "a variable", variables={SETTING: "false"}) != []
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 T = TypeVar("T")
@@ -149,6 +149,53 @@ class Environment:
             "print(json.dumps(result))",
         ]
         return cast("T", json.loads(self.output(*flags, "-c", "\n".join(program), variables=variables)))
+
+    def call_each(
+        self,
+        functions: Iterable[tuple[Callable[..., T], Sequence[object]]],
+        *,
+        using: Iterable[Callable[..., Any]] = (),
+        variables: Mapping[str, str] | None = None,
+    ) -> list[T]:
+        """Call functions with their arguments, as `call` does, but import Prefect only once.
+
+        Each function is called in its own fork of an interpreter that has imported Prefect.
+        """
+        calls = list(functions)
+        parts: list[Callable[..., Any]] = [*using, *dict.fromkeys(function for function, _ in calls), in_forks]
+        program = [
+            "from __future__ import annotations",
+            "import json",
+            "import prefect.docker",
+            *(textwrap.dedent(inspect.getsource(part)) for part in parts),
+            f"calls = [{', '.join(f'({function.__name__}, {[*arguments]!r})' for function, arguments in calls)}]",
+            "print(json.dumps(in_forks(calls)))",
+        ]
+        return cast("list[T]", json.loads(self.output("-c", "\n".join(program), variables=variables)))
+
+
+def in_forks(calls: Iterable[tuple[Callable[..., T], Sequence[object]]]) -> list[T]:
+    """Call each function in its own fork of this process, and return the results. Call it in an `Environment`."""
+    import json
+    import os
+    import sys
+
+    results = []
+    for function, arguments in calls:
+        reader, writer = os.pipe()
+        child = os.fork()
+        if not child:
+            result = function(*arguments)
+            with open(writer, "w", encoding="utf-8") as pipe:
+                json.dump(result, pipe)
+            sys.exit()
+        os.close(writer)
+        with open(reader, encoding="utf-8") as pipe:
+            text = pipe.read()
+        _, status = os.waitpid(child, 0)
+        assert status == 0, function
+        results.append(json.loads(text))
+    return results
 
 
 def write(folder: Path, files: Mapping[str, str]) -> None:

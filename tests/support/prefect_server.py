@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,13 +19,17 @@ from prefect import get_client
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from engines.machine import free_port
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from engines.private import Engine, Store
 
 SETTING = "PREFECT_DOCKER_DISABLE_ATTESTATIONS"
 PREFECT = str(Path(sys.executable).with_name("prefect"))
+# Ends a command with the tests, also if they are killed.
+_TIED = ("setpriv", "--pdeathsig", "KILL", "--") if shutil.which("setpriv") else ()
 # Seconds. This is long, because the machine can be busy, and can emulate another platform.
 PATIENCE = 280
 
@@ -99,7 +105,7 @@ class Prefect:
         """Start a `prefect` command that keeps running. Its output goes to a file in the home folder."""
         with (self.home / f"{name}.log").open("wb") as log:
             process = subprocess.Popen(
-                [PREFECT, *arguments],
+                [*_TIED, PREFECT, *arguments],
                 env=environment,
                 cwd=self.home,
                 stdout=log,
@@ -127,15 +133,18 @@ class Prefect:
             found = client.read_deployment_by_name(deployment)
             flow_run = client.create_flow_run_from_deployment(found.id, job_variables=variables)
             of_this = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[flow_run.id]))
+
+            def log() -> str:
+                return "\n".join(log.message for log in client.read_logs(of_this))
+
             end = time.monotonic() + PATIENCE
             while True:
                 state = client.read_flow_run(flow_run.id).state
-                log = "\n".join(log.message for log in client.read_logs(of_this))
                 # The log of a flow run arrives after its final state.
-                if state and state.is_final() and (not state.is_completed() or "Finished in state" in log):
-                    return Run(str(state.name), f"{state.message}\n{log}")
+                if state and state.is_final() and (not state.is_completed() or "Finished in state" in log()):
+                    return Run(str(state.name), f"{state.message}\n{log()}")
                 if time.monotonic() > end:
-                    raise TimeoutError(f"{deployment} does not end: {state}\n{log}\n{self.logs()}")
+                    raise TimeoutError(f"{deployment} does not end: {state}\n{log()}\n{self.logs()}")
                 time.sleep(0.5)
 
     def logs(self) -> str:
@@ -150,6 +159,34 @@ class Prefect:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+@contextlib.contextmanager
+def serving(home: Path, engines: Mapping[Store, Engine]) -> Iterator[Prefect]:
+    """Run a Prefect server on loopback inside a ``with``."""
+    port = free_port()
+    prefect = Prefect(home, f"http://127.0.0.1:{port}/api", engines)
+    try:
+        command = ("server", "start", "--host=127.0.0.1", f"--port={port}")
+        server = prefect.start("server", *command, environment=prefect.environment())
+        end = time.monotonic() + PATIENCE
+        while not _answers(f"{prefect.url}/health"):
+            if server.poll() is not None or time.monotonic() > end:
+                raise RuntimeError(f"the Prefect server does not start\n{prefect.logs()}")
+            time.sleep(0.2)
+        yield prefect
+    finally:
+        prefect.stop()
+
+
+def _answers(url: str) -> bool:
+    # No proxies: a proxy cannot reach a loopback address of this machine.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(url, timeout=5):
+            return True
+    except OSError:
+        return False
 
 
 @dataclass(frozen=True)

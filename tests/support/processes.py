@@ -12,9 +12,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+def allowed(seconds: float) -> float:
+    """Return how long something may take that takes this number of seconds if no other program is running."""
+    return seconds * max(1, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
 def wait_until(condition: Callable[[], object], seconds: float = 90) -> None:
     """Wait, and fail after this number of seconds. It is larger if other programs keep the processors busy."""
-    seconds *= max(1, os.getloadavg()[0] / (os.cpu_count() or 1))
+    seconds = allowed(seconds)
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"the condition was not met within {seconds:.1f} seconds"

@@ -25,8 +25,7 @@ class SlowBuild:
         self.mark = f"{_MARK}={uuid4()}"
         self.seconds = str(random.randrange(10**6, 10**7))
         self.context = folder / "context"
-        # The name is unique, because `guards` searches all command lines of the machine for it. It is short, because
-        # multiprocessing binds a socket in the folder.
+        # The name is unique, because `guards` searches all command lines of the machine for it.
         self.temporary = folder / uuid4().hex[:8]
         self.context.mkdir()
         self.temporary.mkdir()

@@ -89,8 +89,8 @@ def test_a_command_that_was_started_but_not_yet_named_is_ended() -> None:
     guarded = Guard().__enter__()
     command = [sys.executable, "-c", "import time; time.sleep(987)", str(guarded.folder)]
     process = subprocess.Popen(command, start_new_session=True)
-    die(guarded).wait(10)
-    assert process.wait(1) == -signal.SIGTERM
+    die(guarded).wait(60)
+    assert process.wait(60) == -signal.SIGTERM
     assert not guarded.folder.exists()
 
 
@@ -105,14 +105,14 @@ def test_ctrl_c_while_the_command_is_started_ends_it() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         start()
-    assert processes[0].wait(1) == -signal.SIGTERM
+    assert processes[0].wait(60) == -signal.SIGTERM
 
 
 def test_a_released_process_is_not_ended(sleeper: subprocess.Popen[bytes]) -> None:
     guarded = Guard().__enter__()
     guarded.watch(sleeper)
     guarded.release()
-    die(guarded).wait(10)
+    die(guarded).wait(60)
     assert sleeper.poll() is None
     assert not guarded.folder.exists()
 
@@ -152,8 +152,8 @@ def test_a_guard_outlives_a_signal_to_all_processes(sleeper: subprocess.Popen[by
     status = Path(f"/proc/{shell.pid}/status")
     wait_until(lambda: int(status.read_text().split("SigIgn:")[1].split()[0], 16) & (1 << number - 1))
     shell.send_signal(number)
-    die(guarded).wait(10)
-    assert sleeper.wait(1) == -signal.SIGTERM
+    die(guarded).wait(60)
+    assert sleeper.wait(60) == -signal.SIGTERM
     assert not guarded.folder.exists()
 
 
