@@ -141,17 +141,26 @@ class Platform:
 
     @classmethod
     def _parsed(cls, text: str) -> Self | None:
+        words = text.lower().split("/")
         if text == _LOCAL:
             return cls("", "", text=text)
-        first, *words = text.lower().split("/")
-        system = _SYSTEM.fullmatch(first)
-        name = _SYSTEM_ALIASES.get(system["name"], system["name"]) if system else ""
+        system = _SYSTEM.fullmatch(words[0])
+        name = system["name"] if system else ""
+        name = _SYSTEM_ALIASES.get(name, name)
         if name not in _SYSTEMS:
-            name, words = "", [first, *words]  # only an architecture, perhaps with a variant
-        elif not words:
+            name, words = "", ["", *words]  # only an architecture, perhaps with a variant
+        if len(words) > _PARTS or (len(words) == 1 and not name):
+            return None
+        if len(words) == 1:
             return cls(name, "", text=text)
-        processor = _processor(*words) if len(words) < _PARTS else None
-        return cls(name, *processor, text) if processor else None
+        architecture, variant = _ALIASES.get(words[1], (words[1], ""))
+        if architecture not in _ARCHITECTURES:
+            return None
+        if len(words) == _PARTS:
+            variant = words[2] if words[2].startswith("v") or architecture not in _VARIANTS else f"v{words[2]}"
+            if not _VARIANTS.get(architecture, _ANY_VARIANT).fullmatch(variant):
+                return None
+        return cls(name, architecture, _normal_variant(architecture, variant), text)
 
     @classmethod
     def _nearest(cls, text: str) -> str:
@@ -169,24 +178,9 @@ class Platform:
         return systems[0] if systems and len(words) == 1 else ""
 
 
-def _processor(word: str, variant: str | None = None) -> tuple[str, str] | None:
-    """Return an architecture and its variant, from a user's words; `None` for an unknown word."""
-    architecture, of_alias = _ALIASES.get(word, (word, ""))
-    if variant is None:
-        variant = of_alias
-    else:
-        variant = _with_v(architecture, variant)
-        if not _VARIANTS.get(architecture, _ANY_VARIANT).fullmatch(variant):
-            return None
-    return (architecture, _normal_variant(architecture, variant)) if architecture in _ARCHITECTURES else None
-
-
-def _with_v(architecture: str, variant: str) -> str:
-    return f"v{variant}" if variant and architecture in _VARIANTS and not variant.startswith("v") else variant
-
-
 def _normal_variant(architecture: str, variant: str) -> str:
-    variant = _with_v(architecture, variant)
+    if architecture in _DEFAULT_VARIANTS and variant and not variant.startswith("v"):
+        variant = f"v{variant}"
     return "" if variant == _DEFAULT_VARIANTS.get(architecture) else variant
 
 

@@ -21,7 +21,7 @@ _EXIT_CODE = re.compile(r"exit code: (\d+)")
 _STEP = re.compile(r"^ > (?P<name>\[[^\]]*\]) ?(?P<instruction>.*?):?$")
 _PREFIXES = re.compile(r"^(ERROR|failed to build|failed to solve|failed to receive status): ")
 _UNKNOWN_FLAG = re.compile(r"unknown flag: (--[\w-]+)")
-_FRONTEND = re.compile(r"^#\d+ resolve image config for (?:docker-image://)?(\S+)$", re.MULTILINE)
+_FRONTEND = re.compile(r"#\d+ resolve image config for (?:docker-image://)?(\S+)$")
 # `sha256:ID`, the first digits of an ID as a name, and BuildKit's refusal of all 64 digits.
 _HEXADECIMAL = re.compile(
     r"^(?P<name>sha256:[0-9a-f]{64}|[0-9a-f]{4,63}): failed to resolve source metadata"
@@ -73,19 +73,19 @@ class Evidence:
         cause = f"{error[: named.start()]}process: {named['how']}" if named else error
         while prefix := _PREFIXES.match(cause):
             cause = cause[prefix.end() :]
-        step = _last_step(lines)
+        steps = [step for before, line in pairwise(lines) if before == _SEPARATOR and (step := _STEP.match(line))]
         return cls(
             returncode,
             error,
             named["command"] if named else "",
             int(code[1]) if code else None,
             cause,
-            step["name"] if step else "",
-            step["instruction"] if step else "",
+            steps[-1]["name"] if steps else "",
+            steps[-1]["instruction"] if steps else "",
             _repeated_output(lines),
             any(line.startswith(("#", "ERROR: failed to")) for line in lines),
             tuple(_UNKNOWN_FLAG.findall(error)),
-            next(iter(_FRONTEND.findall("\n".join(lines))), ""),
+            next((frontend[1] for line in lines if (frontend := _FRONTEND.match(line))), ""),
         )
 
     @property
@@ -112,13 +112,8 @@ def _error_lines(lines: Sequence[str]) -> str:
     if starts:
         return "\n".join(line for line in lines[starts[-1] :] if not _is_hint(line)).strip()
     others = [line.strip() for line in lines if not line.startswith("#") and not _is_hint(line)]
-    panics = [line for line in others if line.startswith("panic: ")]
-    return "\n".join(panics[:1] or others[-_MOST_LINES:])
-
-
-def _last_step(lines: Sequence[str]) -> re.Match[str] | None:
-    steps = [step for before, line in pairwise(lines) if before == _SEPARATOR and (step := _STEP.match(line))]
-    return steps[-1] if steps else None
+    panic = next((line for line in others if line.startswith("panic: ")), "")
+    return panic or "\n".join(others[-_MOST_LINES:])
 
 
 def _is_hint(line: str) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,11 +69,10 @@ def _state(path: str) -> _State:
 def _value(path: Path) -> Any:
     text = path.read_text(encoding="utf-8")
     if path.name == ".env":
-        values = re.findall(rf"^\s*(?:export\s+)?{SETTING}\s*=(.*)$", text, re.MULTILINE)
-        return values[-1] if values else None
-    import toml  # type: ignore[import-untyped]  # of Prefect; Python 3.10 has no tomllib
+        from dotenv import dotenv_values
 
-    document: Any = toml.loads(text)
+        return dotenv_values(path).get(SETTING)
+    document = _parsed(text)
     if path.name == "pyproject.toml":
         document = document.get("tool", {}).get("prefect", {})
     if path.name in ("prefect.toml", "pyproject.toml"):
@@ -82,3 +80,12 @@ def _value(path: Path) -> Any:
     from prefect.context import get_settings_context
 
     return document.get("profiles", {}).get(get_settings_context().profile.name, {}).get(SETTING)
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    try:
+        import tomllib
+    except ImportError:  # Python 3.10, where Prefect brings `toml`
+        import toml as tomllib  # type: ignore[import-untyped,no-redef]
+    document: dict[str, Any] = tomllib.loads(text)
+    return document

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-from types import SimpleNamespace
 from typing import Any
 
 from prefect_docker_attest.build_settings import DEFAULTS, BuildSettings
@@ -39,24 +38,18 @@ def read_settings() -> BuildSettings:
         _warn(f"{type(error).__name__}: {error}")
         return _of_environment()
     group: Any = getattr(get_current_settings(), "docker", None)
+    own: Any = None
     if not all(hasattr(group, name) for name in ("disable_attestations", *DEFAULTS)):
-        # Another package's group can have some of the settings.
         own = DockerSettings()
-        group = own if group is None else _merged(group, own)
-    defaults = {name: getattr(group, name) for name in DEFAULTS}
+    defaults = {name: getattr(group if hasattr(group, name) else own, name) for name in DEFAULTS}
     values: dict[str, Any] = {name: "" if value is None else value for name, value in defaults.items()}
-    is_set = group.disable_attestations or "disable_attestations" in group.model_fields_set
+    decides = group if hasattr(group, "disable_attestations") else own
+    is_set = decides.disable_attestations or "disable_attestations" in decides.model_fields_set
     return BuildSettings(
         **values,
-        disable_attestations=group.disable_attestations if is_set else None,
-        find_source=functools.partial(_source_of_value, group.disable_attestations),
+        disable_attestations=decides.disable_attestations if is_set else None,
+        find_source=functools.partial(_source_of_value, decides.disable_attestations),
     )
-
-
-def _merged(group: Any, own: Any) -> Any:
-    """Return the attributes of a group, with those of our own settings that it lacks."""
-    names = ("disable_attestations", *DEFAULTS, "model_fields_set")
-    return SimpleNamespace(**{name: getattr(group if hasattr(group, name) else own, name) for name in names})
 
 
 def _of_environment() -> BuildSettings:

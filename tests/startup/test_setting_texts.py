@@ -46,11 +46,11 @@ def test_blanks_and_one_pair_of_quotes_do_not_count(from_wheel: Environment) -> 
 
 def test_other_texts_stop_prefect_with_the_variable_and_its_source(from_wheel: Environment) -> None:
     for variable in (SETTING, PUSH):
-        done = from_wheel.run("-c", "import prefect.context", variables={variable: "enabled"})
+        done = from_wheel.run("-c", "import prefect.settings", variables={variable: "enabled"})
         assert done.returncode == 1
         assert f"{variable}='enabled' is not true or false (environment)" in done.stderr
     (from_wheel.project / "prefect.toml").write_text("[docker]\ndisable_attestations = 5\n", encoding="utf-8")
-    done = from_wheel.run("-c", "import prefect.context")
+    done = from_wheel.run("-c", "import prefect.settings")
     assert f"{SETTING}=5 is not true or false (prefect.toml)" in done.stderr
 
 
