@@ -38,6 +38,8 @@ from {__name__} import print_facts
 print_facts(way)
 """
 
+_BEGINNING = '{"import_error": '
+
 
 @dataclass
 class PrefectFacts:
@@ -97,10 +99,12 @@ def ask_prefect(files: Iterable[Future[None]], limit: int) -> PrefectFacts:
     answer = subprocesses.run_bounded(command, timeout=max(0, end - time.monotonic()))
     if answer.returncode == subprocesses.TIMED_OUT and time.monotonic() >= end:
         raise NoAnswerError(f"`import prefect` took longer than {limit} s")
-    if answer.returncode != 0 or not answer.stdout:
-        reason = answer.stderr.strip().splitlines() or ["it prints nothing"]
-        return PrefectFacts(f"its import ends Python with exit code {answer.returncode}: {first_line(reason[-1])}")
-    return PrefectFacts(**json.loads(answer.stdout.splitlines()[-1]))
+    # Other modules can print too, also when Python ends.
+    facts = [line for line in answer.stdout.splitlines() if line.startswith(_BEGINNING)]
+    if facts:
+        return PrefectFacts(**json.loads(facts[-1]))
+    reason = answer.stderr.strip().splitlines() or ["it prints nothing"]
+    return PrefectFacts(f"Python ended with exit code {answer.returncode}: {first_line(reason[-1])}")
 
 
 def print_facts(way: Way) -> None:
