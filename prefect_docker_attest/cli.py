@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import threading
+import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, NoReturn
 
@@ -16,6 +17,7 @@ from prefect_docker_attest.terminal import console
 if TYPE_CHECKING:
     from prefect_docker_attest.platforms import Platform
 
+_LAST_MOMENT = 0.2  # seconds for threads to end after their last result
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 
@@ -151,6 +153,9 @@ def _print_json(value: object) -> None:
 
 def _leave(code: int) -> NoReturn:
     """Exit. If a thread of the doctor still waits for an answer, do not wait for it, as Python's own exit may do."""
+    end = time.monotonic() + _LAST_MOMENT
+    while threading.active_count() > 1 and time.monotonic() < end:
+        time.sleep(_LAST_MOMENT / 100)
     if threading.active_count() == 1:
         sys.exit(code)
     sys.stdout.flush()

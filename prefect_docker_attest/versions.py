@@ -5,23 +5,19 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import re
-import threading
-import time
-from typing import TYPE_CHECKING
+from concurrent.futures import wait
 
 from prefect_docker_attest import subprocesses
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from prefect_docker_attest.workers import Workers
 
 _DISTRIBUTIONS = {"prefect-docker-attest": "prefect-docker-attest", "Prefect": "prefect", "docker-py": "docker"}
 _COMMANDS = {
-    "docker CLI": ("docker", "--version"),
-    "buildx": ("docker", "buildx", "version"),
-    "engine": ("docker", "version", "--format={{.Server.Version}}"),
+    "docker CLI": ["docker", "--version"],
+    "buildx": ["docker", "buildx", "version"],
+    "engine": ["docker", "version", "--format={{.Server.Version}}"],
 }
-_COMMAND_TIME = 1.2
-"""Seconds for all commands, which run at the same time. If the engine never answers, the command takes 2 seconds."""
+_COMMAND_TIME, _LATE = 1.2, 0.3
+"""Seconds for all commands, which run at the same time, and to stop them. All together takes 2 seconds."""
 
 _VERSION = re.compile(r"\d+\.\d[\w.+~-]{0,40}")
 
@@ -31,17 +27,11 @@ def versions() -> str:
 
     The version of a missing program or a stopped engine is ``not found``. If it takes too long, it is ``no answer``.
     """
-    found: dict[str, str] = {}
-    threads = [
-        threading.Thread(target=_ask, args=(name, command, found), daemon=True) for name, command in _COMMANDS.items()
-    ]
-    for thread in threads:
-        thread.start()
-    end = time.monotonic() + _COMMAND_TIME
+    workers = Workers(len(_COMMANDS))
+    answers = {name: workers.submit(_version, command) for name, command in _COMMANDS.items()}
     installed = {name: _installed(distribution) for name, distribution in _DISTRIBUTIONS.items()}
-    for thread in threads:
-        thread.join(max(0, end - time.monotonic()))
-    programs = {name: found.get(name, "no answer") for name in _COMMANDS}
+    wait(answers.values(), _COMMAND_TIME + _LATE)
+    programs = {name: answer.result() if answer.done() else "no answer" for name, answer in answers.items()}
     return ", ".join(
         f"{name} {version}" for name, version in {**installed, "Python": platform.python_version(), **programs}.items()
     )
@@ -54,14 +44,14 @@ def _installed(distribution: str) -> str:
         return "not found"
 
 
-def _ask(name: str, command: Sequence[str], found: dict[str, str]) -> None:
+def _version(command: list[str]) -> str:
+    """Return the version that a command prints."""
     try:
         answer = subprocesses.run_bounded(command, timeout=_COMMAND_TIME)
     except OSError:  # there is no docker CLI
-        found[name] = "not found"
-        return
+        return "not found"
     if answer.returncode == subprocesses.TIMED_OUT:
-        return
+        return "no answer"
     version = _VERSION.search(answer.stdout) if answer.returncode == 0 else None
     podman = "Podman " if "podman" in answer.stdout.lower() else ""
-    found[name] = podman + version[0] if version else "not found"
+    return podman + version[0] if version else "not found"

@@ -36,7 +36,10 @@ class Workers:
         self._tasks: queue.SimpleQueue[tuple[Future[Any], Callable[..., Any], tuple[Any, ...]]] = queue.SimpleQueue()
 
     def submit(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
-        """Call a function in one of the threads. The function must not wait for another task of the same workers."""
+        """Call a function in one of the threads.
+
+        The function must not wait for another task of the same workers, unless there are threads for all tasks.
+        """
         future: Future[T] = Future()
         self._tasks.put((future, function, arguments))
         with self._lock:
@@ -46,9 +49,18 @@ class Workers:
         return future
 
     def _work(self) -> None:
-        while True:
-            future, function, arguments = self._tasks.get()
+        while task := self._next():
+            future, function, arguments = task
             try:
                 future.set_result(function(*arguments))
             except BaseException as error:
                 future.set_exception(error)
+
+    def _next(self) -> tuple[Future[Any], Callable[..., Any], tuple[Any, ...]] | None:
+        """Return the next task; `None` if there is none, and the thread must end."""
+        with self._lock:  # otherwise a task could be added now for which no thread is started
+            try:
+                return self._tasks.get_nowait()
+            except queue.Empty:
+                self._number += 1
+                return None

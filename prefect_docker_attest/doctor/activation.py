@@ -19,18 +19,19 @@ Way = Literal["start-up file", "import", "not loaded", "not found"]
 """What loads the package when a Python starts: its start-up file, or an import, for example in ``sitecustomize``.
 ``not loaded``: nothing loads it, but it can be imported. ``not found``: it cannot be imported."""
 
-# The program removes the current directory from sys.path, because the `prefect` command does not import from there.
-_PROGRAM = f"""
+FIND_WAY = f"""
 import importlib.util, sys
-sys.path = [folder for folder in sys.path if folder]
 if any(getattr(finder, "__name__", "") == {startup.SENTINEL!r} for finder in sys.meta_path):
     way = "start-up file"
 elif {startup.__package__!r} in sys.modules:
     way = "import"
 else:
     way = "not loaded" if importlib.util.find_spec({startup.__package__!r}) else "not found"
-print("", sys.prefix, way, sep="\\n")
 """
+"""The program that finds the `Way`, at the start of a Python."""
+
+# The current directory is removed from sys.path, because the `prefect` command does not import from there.
+_PROGRAM = f"import sys; sys.path = list(filter(None, sys.path)){FIND_WAY}print('', sys.prefix, way, sep='\\n')"
 
 
 class ProbeError(Exception):

@@ -12,11 +12,11 @@ from prefect_docker_attest.doctor.check import SeeOther
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from prefect_docker_attest.doctor.activation import Activation, PrefectCommand
+    from prefect_docker_attest.build_settings import BuildSettings
+    from prefect_docker_attest.doctor.activation import PrefectCommand
     from prefect_docker_attest.doctor.check import Finding
-    from prefect_docker_attest.doctor.current_settings import CurrentSettings
     from prefect_docker_attest.doctor.engine_facts import EngineFacts
-    from prefect_docker_attest.doctor.imports import Patches
+    from prefect_docker_attest.doctor.prefect_facts import PrefectFacts
 
 T = TypeVar("T")
 
@@ -58,14 +58,13 @@ class Answers:
     Attributes:
         limit: seconds after which an answer is not waited for
         files: whether each settings file can be read, by path; raises `setting_files.UnreadableError`
-        docker_py: whether docker-py can be imported; raises `imports.ImportFailedError`
-        prefect: whether Prefect can be imported; raises the same
-        patches: the patches in this process; raises like `prefect`
-        settings: the settings; raises like `prefect`, or the error of a wrong value
-        python: what loads this package into this Python
+        docker_py: why docker-py cannot be imported; ``""`` if it can
+        prefect: facts about Prefect; raises `setting_files.UnreadableError`
         command: the command `prefect` on ``PATH``
         cli: output of ``docker --version``; raises `docker_commands.CommandError`, as the following ones do
         buildx: output of ``docker buildx version``
+        folder: why buildx cannot write its files; ``""`` if it can
+        api_version: the engine's error if it refuses the variable DOCKER_API_VERSION; otherwise ``""``
         cli_engine: identifier of the docker CLI's engine
         build_engine: identifier of the engine in which this package builds
         builder: output of ``docker buildx inspect``
@@ -75,19 +74,23 @@ class Answers:
 
     limit: int
     files: Mapping[str, Answer[None]]
-    docker_py: Answer[None]
-    prefect: Answer[None]
-    patches: Answer[Patches]
-    settings: Answer[CurrentSettings]
-    python: Answer[Activation]
+    docker_py: Answer[str]
+    prefect: Answer[PrefectFacts]
     command: Answer[PrefectCommand]
     cli: Answer[str]
     buildx: Answer[str]
+    folder: Answer[str]
+    api_version: Answer[str]
     cli_engine: Answer[str]
     build_engine: Answer[str]
     builder: Answer[str]
     engine: Answer[EngineFacts]
     findings: dict[str, Future[Finding | None]] = field(default_factory=dict)
+
+    @property
+    def more_time(self) -> str:
+        """What to type if something is only slow."""
+        return f"`--timeout {2 * self.limit}`"
 
     def require(self, name: str) -> None:
         """Wait for a check that must not have found a problem.
@@ -101,9 +104,15 @@ class Answers:
         if finding and finding.status == "unknown":
             raise SeeOther(name, "unknown")
 
+    def settings(self) -> BuildSettings | None:
+        """Wait for the settings, and return them; `None` if they are not known, which the check ``setting`` shows."""
+        try:
+            facts = self.prefect.result()
+        except Exception:
+            return None
+        return None if facts.import_error or facts.settings_error else facts.values
+
     def buildx_builds_all(self) -> bool | None:
         """Wait for the settings, and return whether they make buildx build every image; `None` if this is not known."""
-        try:
-            return bool(self.settings.result().values.variables())
-        except Exception:  # the check `setting` shows it
-            return None
+        settings = self.settings()
+        return None if settings is None else bool(settings.variables())

@@ -8,24 +8,23 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import sys
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import TYPE_CHECKING, Any
 
 from prefect_docker_attest.doctor import (
     activation,
+    buildx_folder,
     docker_checks,
     docker_commands,
     engine_facts,
-    imports,
+    prefect_facts,
     python_checks,
     setting_checks,
     setting_files,
 )
 from prefect_docker_attest.doctor.answers import Answer, Answers, NoAnswerError
 from prefect_docker_attest.doctor.check import Finding, SeeOther, first_line
-from prefect_docker_attest.doctor.current_settings import read_current_settings
 from prefect_docker_attest.workers import Workers
 
 if TYPE_CHECKING:
@@ -49,10 +48,11 @@ CHECKS: Mapping[str, Callable[[Answers], Finding | None]] = {
     "emulation": docker_checks.emulation,
     "cross-platform": docker_checks.cross_platform,
     "build settings": setting_checks.build_settings,
+    "misspelled settings": setting_checks.misspelled,
 }
 """The checks by name, in the order in which they are shown."""
 
-_OPTIONAL = ("build settings",)
+_OPTIONAL = ("build settings", "misspelled settings")
 """Checks that have no result if nothing of their kind is there. They are shown when they are done."""
 
 _ONLY_FOR_BUILDX = ("docker CLI", "buildx", "builder")
@@ -98,20 +98,15 @@ def ask_all(limit: int) -> Answers:
         # A command is stopped at the limit, and its thread then says which one it was.
         return ask(f"a command took longer than {limit} s", function, *arguments, extra=_LATE_COMMANDS)
 
-    importing = f"`import prefect` took longer than {limit} s"
     files = {
         path: ask(f"{path} cannot be read within {limit} seconds", setting_files.check_file, path)
         for path in setting_files.setting_files()
     }
-    prefect = ask(importing, imports.import_prefect, [file.future for file in files.values()])
     return Answers(
         limit=limit,
         files=files,
-        docker_py=ask(f"`import docker` took longer than {limit} s", imports.import_package, "docker"),
-        prefect=prefect,
-        patches=ask(importing, imports.find_patches, prefect.future),
-        settings=ask(importing, read_current_settings, prefect.future),
-        python=run(activation.probe, sys.executable, limit),
+        docker_py=ask(f"`import docker` took longer than {limit} s", engine_facts.import_docker_py),
+        prefect=run(prefect_facts.ask_prefect, [file.future for file in files.values()], limit),
         command=ask(
             f"the Python of `prefect` was not found within {limit} s",
             activation.find_prefect_command,
@@ -120,6 +115,8 @@ def ask_all(limit: int) -> Answers:
         ),
         cli=run(docker_commands.ask_docker, limit, ["--version"]),
         buildx=run(docker_commands.ask_docker, limit, ["buildx", "version"]),
+        folder=ask(f"the folder of buildx gave no answer within {limit} s", buildx_folder.find_trouble),
+        api_version=run(docker_commands.refused_api_version, limit),
         cli_engine=run(docker_commands.ask_docker, limit, docker_commands.ENGINE_ID),
         build_engine=run(docker_commands.ask_builds, limit, docker_commands.ENGINE_ID),
         builder=run(docker_commands.ask_builds, limit, ["buildx", "inspect"]),
@@ -148,7 +145,7 @@ def _checked(check: Callable[[Answers], Finding | None], answers: Answers) -> Fi
     try:
         finding = check(answers)
     except NoAnswerError as late:
-        return Finding("unknown", f"not checked: {late}")
+        return Finding("unknown", f"not checked: {late}", f"If it is only slow, try {answers.more_time}.")
     except SeeOther as other:
         return Finding(other.status, str(other))
     except Exception as error:

@@ -7,9 +7,10 @@ import re
 from typing import TYPE_CHECKING
 
 from prefect_docker_attest.buildx.builder import Builder
+from prefect_docker_attest.doctor import buildx_folder
 from prefect_docker_attest.doctor.answers import NoAnswerError
 from prefect_docker_attest.doctor.check import Finding, SeeOther, first_line
-from prefect_docker_attest.doctor.docker_commands import CommandError
+from prefect_docker_attest.doctor.docker_commands import API_VERSION, CommandError
 from prefect_docker_attest.names import variable
 
 if TYPE_CHECKING:
@@ -20,6 +21,11 @@ _OLDEST_TESTED = 26
 _CLI_HOST = "`export DOCKER_HOST=$(docker context inspect --format '{{.Endpoints.docker.Host}}')`"
 _NATIVE_TOO = {"amd64": "386", "arm64": "arm"}
 """Processors that also run programs of another architecture."""
+
+_ALLOW = "If there is a proxy in front of the engine, it must allow GET /version and GET /info. Check `docker info`."
+_PERMISSION = (
+    "Your user must be in the group of the engine's socket: `sudo usermod -aG docker $USER`, and log in again."
+)
 
 MORE_PLATFORMS = "`docker run --privileged --rm tonistiigi/binfmt --install all` adds platforms."
 """What to do if `RUN` steps need an emulator."""
@@ -35,7 +41,11 @@ def docker_cli(answers: Answers) -> Finding:
         return Finding(
             "problem", f"`docker` is Podman's command ({version})", "Put Docker's own `docker` first on PATH."
         )
-    return _tested(version.removeprefix("Docker version ").partition(",")[0])
+    version = version.removeprefix("Docker version ").partition(",")[0]
+    if refused := answers.api_version.result():
+        found = f"{version}, but the engine refuses {API_VERSION}={os.environ[API_VERSION]}: {refused}"
+        return Finding("problem", found, f"`unset {API_VERSION}`: docker then uses a version that the engine supports.")
+    return _tested(version)
 
 
 def _tested(version: str) -> Finding:
@@ -51,9 +61,13 @@ def buildx(answers: Answers) -> Finding:
     answers.require("docker-py")  # it is imported with the following names
     from prefect_docker_attest.buildx.docker_cli import INSTALL_BUILDX, MINIMUM_BUILDX, format_version, parse_version
 
+    trouble = answers.folder.result()
     try:
         output = answers.buildx.result()
     except CommandError as error:
+        if trouble:  # the docker CLI looks for its plugins in the same place
+            advice = f"Set DOCKER_CONFIG to a writable folder. {INSTALL_BUILDX}"
+            return Finding("problem", f"{str(error).rstrip('.')}; {trouble}", advice)
         return Finding("problem", str(error), INSTALL_BUILDX)
     version = parse_version(output)
     if version is None:
@@ -62,21 +76,33 @@ def buildx(answers: Answers) -> Finding:
     if version < MINIMUM_BUILDX:
         found = f"{format_version(version)} is too old: {format_version(MINIMUM_BUILDX)} or newer is needed"
         return Finding("problem", found, INSTALL_BUILDX)
+    if trouble:
+        return Finding("problem", f"{format_version(version)}, but {trouble}", buildx_folder.ADVICE)
     return Finding("ok", format_version(version))
 
 
 def engine(answers: Answers) -> Finding:
     """Check that docker-py's engine answers, is Docker, and is new enough."""
     answers.require("docker-py")
+    from requests import HTTPError
+
     from prefect_docker_attest.images.engine_api import InvalidResponseError
 
     host = os.environ.get("DOCKER_HOST") or "its default engine"
     try:
         found = answers.engine.result()
+    except NoAnswerError as late:
+        advice = (
+            "Restart Docker, or select another engine with DOCKER_HOST or `docker context use`. If it is only slow, "
+        )
+        return Finding("problem", f"docker-py gets no answer from {host}: {late}", f"{advice}try {answers.more_time}.")
     except InvalidResponseError as error:
         return Finding("problem", f"{host} is not a Docker Engine: {error}", _other_engine(answers))
+    except HTTPError as error:
+        return Finding("problem", f"{host} refuses a request: {first_line(error)}", _ALLOW)
     except Exception as error:  # requests and docker-py raise many
-        return Finding("problem", f"docker-py gets no answer from {host}: {first_line(error)}", _other_engine(answers))
+        advice = _PERMISSION if "PermissionError" in str(error) else _other_engine(answers)
+        return Finding("problem", f"docker-py gets no answer from {host}: {first_line(error)}", advice)
     if found.podman:
         advice = "Use Docker Engine, or a separate builder: `docker buildx create --driver docker-container --use`."
         return Finding("problem", f"Podman {found.podman}, which has no BuildKit", advice)
@@ -97,15 +123,17 @@ def same_engine(answers: Answers) -> Finding:
     answers.require("docker CLI")
     answers.require("engine")
     own = answers.engine.result().identifier
+    advice = f"{_CLI_HOST}, or `docker context use default`. docker-py uses contexts since 7.2."
     try:
         of_cli = answers.cli_engine.result()
         seen = f"the docker CLI uses another engine ({of_cli}) than docker-py ({own})"
     except (CommandError, NoAnswerError) as error:
         of_cli = ""
         seen = f"the docker CLI gets no answer from its engine ({error}), but docker-py does"
+        if isinstance(error, NoAnswerError):
+            advice = f"`docker context ls` shows its engine. If it is only slow, try {answers.more_time}."
     if of_cli == own:
         return Finding("ok", "the docker CLI and docker-py use the same engine")
-    advice = f"{_CLI_HOST}, or `docker context use default`. docker-py uses contexts since 7.2."
     if _builds_in(answers, own):
         return Finding("warning", f"{seen}; Prefect's images are in docker-py's engine", advice)
     return Finding("problem", f"{seen}; Prefect cannot push the images that buildx builds", advice)
@@ -142,6 +170,9 @@ def builder(answers: Answers) -> Finding:
         return Finding("problem", seen, INSTALL_BUILDX)
     seen = f"{found.name}, driver {found.driver}"
     advice = "`docker buildx inspect --bootstrap` starts it. `docker buildx use default` selects the engine's builder."
+    if found.is_engine and "context deadline exceeded" in found.error:
+        # buildx has a limit of its own. The engine, which is the builder, has answered docker-py.
+        return Finding("unknown", f"{seen}, not checked: `docker buildx inspect` stopped waiting for the engine")
     if found.error:
         return Finding("problem", f"{seen}: {found.error}", advice)
     if not found.is_running:
@@ -156,12 +187,10 @@ def _outside_builder(answers: Answers, found: Builder, seen: str) -> Finding:
     # Variants such as linux/amd64/v2 are left out if the list has linux/amd64.
     names = [str(known) for known in found.platforms if not known.variant or known.processor not in found.platforms]
     seen = f"{seen}, for {', '.join(names) or 'unknown platforms'}"
-    try:
-        pushes = answers.settings.result().values.push_from_builder
-    except Exception:  # the check `setting` shows it
+    settings, switch = answers.settings(), variable("push_from_builder")
+    if settings is None:
         return Finding("ok", seen)
-    switch = variable("push_from_builder")
-    if pushes:
+    if settings.push_from_builder:
         return Finding("ok", f"{seen}; it pushes images to their registry itself ({switch})")
     seen += "; images are loaded into the Docker Engine and pushed from there: twice over this machine's link"
     return Finding("ok", seen, f"`export {switch}=true`: the builder pushes images itself.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from typing import TYPE_CHECKING
@@ -71,15 +72,15 @@ def refused_api_version(limit: int) -> str:
     """Return the engine's error if it refuses the value of `API_VERSION`, and answers without it; otherwise ``""``."""
     if not os.environ.get(API_VERSION):
         return ""
+    others = {name: value for name, value in os.environ.items() if name != API_VERSION}
     try:
         ask_docker(limit, ENGINE_ID)
     except CommandError as refused:
-        others = {name: value for name, value in os.environ.items() if name != API_VERSION}
-        try:
+        with contextlib.suppress(CommandError, NoAnswerError):  # the variable is not the reason
             ask_docker(limit, ENGINE_ID, environment=others)
-        except CommandError:  # the variable is not the reason
-            return ""
-        return str(refused)
+            return str(refused)
+    except NoAnswerError:  # other checks show it
+        pass
     return ""
 
 

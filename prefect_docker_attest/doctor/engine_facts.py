@@ -1,11 +1,14 @@
-"""Asks the engine that docker-py finds for its properties."""
+"""Imports docker-py, and asks the engine that it finds for its properties."""
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from prefect_docker_attest import startup
 from prefect_docker_attest.buildx.target import is_containerd_store, podman_version
+from prefect_docker_attest.doctor.check import first_line
 from prefect_docker_attest.platforms import Platform
 from prefect_docker_attest.workers import Workers
 
@@ -83,3 +86,12 @@ def ask_engine(limit: int) -> EngineFacts:
 
     info = Workers(1).submit(ask, "info")
     return EngineFacts.of_responses(ask("version"), info.result())
+
+
+def import_docker_py() -> str:
+    """Import docker-py, and return why it cannot be imported; ``""`` if it can."""
+    try:
+        importlib.import_module(startup.DOCKER_PY)
+    except BaseException as error:  # also SystemExit, which some modules raise when they are imported
+        return f"{type(error).__name__}: {first_line(error)}"
+    return ""

@@ -10,32 +10,30 @@ from typing import TYPE_CHECKING
 from packaging.requirements import Requirement
 
 from prefect_docker_attest import startup
-from prefect_docker_attest.doctor.activation import ProbeError
 from prefect_docker_attest.doctor.answers import NoAnswerError
 from prefect_docker_attest.doctor.check import Finding, SeeOther
-from prefect_docker_attest.doctor.imports import ImportFailedError
 from prefect_docker_attest.doctor.setting_files import UnreadableError
 from prefect_docker_attest.names import SETTING
 
 if TYPE_CHECKING:
-    from prefect_docker_attest.doctor.answers import Answer, Answers, T
-    from prefect_docker_attest.doctor.imports import Patches
+    from prefect_docker_attest.doctor.answers import Answers
+    from prefect_docker_attest.doctor.prefect_facts import PrefectFacts
 
 _DISTRIBUTION = "prefect-docker-attest"
 
 
-def of_prefect(answers: Answers, answer: Answer[T]) -> T:
-    """Wait for an answer for which Prefect is imported, and return it.
+def of_prefect(answers: Answers) -> PrefectFacts:
+    """Wait for the facts about Prefect, and return them.
 
     Raises:
         SeeOther: another check shows why Prefect is not imported
-        NoAnswerError: the answer does not arrive in time
+        NoAnswerError: the facts do not arrive in time
     """
     _wait_for_files(answers)
-    try:
-        return answer.result()
-    except ImportFailedError:
-        raise SeeOther("Prefect") from None
+    facts = answers.prefect.result()
+    if facts.import_error:
+        raise SeeOther("Prefect")
+    return facts
 
 
 def _wait_for_files(answers: Answers) -> None:
@@ -49,30 +47,26 @@ def _wait_for_files(answers: Answers) -> None:
 def package(answers: Answers) -> Finding:
     """Check that this package patches Prefect, and what loads it."""
     here = f"{importlib.metadata.version(_DISTRIBUTION)} in {sys.executable}"
-    patches = of_prefect(answers, answers.patches)
-    if patches.failures:
-        found = f"{here} cannot patch this Prefect ({'; '.join(patches.failures)})"
+    facts = of_prefect(answers)
+    answers.require("docker-py")
+    if facts.patch_failures:
+        found = f"{here} cannot patch this Prefect ({'; '.join(facts.patch_failures)})"
         return Finding("problem", found, f"`pip install --upgrade {_DISTRIBUTION}`")
     if not startup.autoload():
         found = f"{here} does not patch Prefect's builds: {startup.AUTOLOAD}={os.environ[startup.AUTOLOAD]}"
-        return _inactive(answers, found, f"`unset {startup.AUTOLOAD}`")
-    if not patches.complete:
+        return _inactive(facts, found, f"`unset {startup.AUTOLOAD}`")
+    if not facts.patched:
         return Finding("problem", f"{here} was imported too late", f"Import {startup.__package__} before prefect.")
-    return _activation(answers, here, patches)
+    return _activation(here, facts)
 
 
-def _activation(answers: Answers, here: str, patches: Patches) -> Finding:
-    try:
-        way = answers.python.result().way
-    except ProbeError as error:
-        found = f"{here}; what loads it is unknown: {error}"
-        return Finding("warning", found, f"Run `{sys.executable} -c pass`.")
-    if way == "start-up file":
+def _activation(here: str, facts: PrefectFacts) -> Finding:
+    if facts.way == "start-up file":
         return Finding("ok", f"{here}, active: its start-up file loads it")
-    if way == "import":
+    if facts.way == "import":
         return Finding("ok", f"{here}, active: an import at Python's start loads it")
     install = f"Install {_DISTRIBUTION} with pip or uv into the environment that runs Prefect"
-    if patches.by_plugin:
+    if facts.by_plugin:
         found = (
             f"{here}, active: Prefect's plugin hook loads it. This is too late for `prefect config`, which does not "
             "know the setting"
@@ -82,16 +76,12 @@ def _activation(answers: Answers, here: str, patches: Patches) -> Finding:
         f"{here}, active only in this command: Python found no start-up file of it, and Prefect did not load it as a "
         "plugin"
     )
-    return _inactive(answers, found, f"{install}, or import {startup.__package__} before prefect.")
+    return _inactive(facts, found, f"{install}, or import {startup.__package__} before prefect.")
 
 
-def _inactive(answers: Answers, found: str, advice: str) -> Finding:
+def _inactive(facts: PrefectFacts, found: str, advice: str) -> Finding:
     """Return a finding about a package that does not patch builds. With the setting on, this is a problem."""
-    try:
-        on = answers.settings.result().values.disable_attestations
-    except Exception:  # the check `setting` shows it
-        on = None
-    return Finding("problem" if on else "warning", found, advice)
+    return Finding("problem" if facts.values.disable_attestations else "warning", found, advice)
 
 
 def prefect(answers: Answers) -> Finding:
@@ -99,12 +89,12 @@ def prefect(answers: Answers) -> Finding:
     if unsupported := _unsupported("prefect"):
         return unsupported
     _wait_for_files(answers)
-    return _imported("prefect", answers.prefect)
+    return _imported("prefect", answers.prefect.result().import_error)
 
 
 def docker_py(answers: Answers) -> Finding:
     """Check that docker-py is supported and can be imported."""
-    return _unsupported("docker") or _imported("docker", answers.docker_py)
+    return _unsupported("docker") or _imported("docker", answers.docker_py.result())
 
 
 def _unsupported(name: str) -> Finding | None:
@@ -121,13 +111,11 @@ def _unsupported(name: str) -> Finding | None:
     return Finding("problem", f"{version} is not supported: {supported} is needed", install)
 
 
-def _imported(name: str, answer: Answer[None]) -> Finding:
+def _imported(name: str, error: str) -> Finding:
     version = importlib.metadata.version(name)
-    try:
-        answer.result()
-    except ImportFailedError as error:
-        return Finding("problem", f"{version} cannot be imported: {error}", f"`python -c 'import {name}'` shows why.")
-    return Finding("ok", version)
+    if not error:
+        return Finding("ok", version)
+    return Finding("problem", f"{version} cannot be imported: {error}", f"`python -c 'import {name}'` shows why.")
 
 
 def prefect_on_path(answers: Answers) -> Finding:
@@ -147,6 +135,6 @@ def prefect_on_path(answers: Answers) -> Finding:
     )
     if way == "not found":
         return Finding("problem", f"{found}, without the package", advice)
-    if way == "not loaded" and not of_prefect(answers, answers.patches).by_plugin:
+    if way == "not loaded" and not of_prefect(answers).by_plugin:
         return Finding("problem", f"{found}, where nothing loads the package", advice)
     return Finding("ok", f"{found}, with the package")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from prefect_docker_attest.doctor.answers import NoAnswerError
 from prefect_docker_attest.doctor.check import Finding, SeeOther, first_line
-from prefect_docker_attest.doctor.current_settings import InvalidSettingsError
 from prefect_docker_attest.doctor.docker_checks import MORE_PLATFORMS, builder_of
+from prefect_docker_attest.doctor.prefect_facts import PrefectFacts
 from prefect_docker_attest.doctor.python_checks import of_prefect
 from prefect_docker_attest.doctor.setting_files import UnreadableError
 from prefect_docker_attest.names import SETTING, variable
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     from prefect_docker_attest.build_settings import BuildSettings
     from prefect_docker_attest.doctor.answers import Answer, Answers
-    from prefect_docker_attest.doctor.current_settings import CurrentSettings
     from prefect_docker_attest.doctor.engine_facts import EngineFacts
 
 _CONTAINERD = "Use the containerd image store (https://docs.docker.com/engine/storage/containerd/)"
@@ -30,17 +30,48 @@ def setting(answers: Answers) -> Finding:
     if unreadable := list(filter(None, map(_unreadable, answers.files.values()))):
         advice = "Prefect waits for this file at every start. Replace it, or unmount its folder."
         return Finding("problem", f"Prefect cannot read a settings file: {'; '.join(unreadable)}", advice)
-    try:
-        current = of_prefect(answers, answers.settings)
-    except (SeeOther, NoAnswerError):
-        raise
-    except Exception as error:
-        return _refused(error)
-    source = current.sources["disable_attestations"]
-    if current.values.disable_attestations:
+    facts = of_prefect(answers)
+    if facts.settings_error:
+        advice = "`prefect config view` shows the error. Fix .env, prefect.toml, pyproject.toml or the profiles."
+        return Finding(
+            "problem",
+            facts.settings_error,
+            "Set it to true or false, or unset it." if facts.refuses_value else advice,
+        )
+    source = facts.sources["disable_attestations"]
+    if facts.values.disable_attestations:
         return Finding("ok", f"{SETTING} is on ({source})")
+    return _off(facts, source)
+
+
+def _off(facts: PrefectFacts, source: str) -> Finding:
+    """Return the warning that the setting is off, with the places where it is on, but has no effect."""
+    found = f"{SETTING} is off ({source})"
     advice = f"`export {SETTING}=true`\nor `prefect config set {SETTING}=true`"
-    return Finding("warning", f"{SETTING} is off ({source})", advice)
+    if facts.overridden:
+        found += f". It is on in {', '.join(facts.overridden)}, which the {source} overrides"
+    if facts.profiles:
+        use = "export PREFECT_PROFILE=" if os.environ.get("PREFECT_PROFILE") else "prefect profile use "
+        found += f". It is on in the profile {', '.join(map(repr, facts.profiles))}, which is not active"
+        advice += f"\nor `{use}{facts.profiles[0]}`"
+    return Finding("warning", found, advice)
+
+
+def misspelled(answers: Answers) -> Finding | None:
+    """Check that there are no settings with names that are almost right; `None` if there are none."""
+    names = _known(answers).misspelled
+    if not names:
+        return None
+    wrong = "; ".join(f"{name} has no effect: the name is {right}" for name, right in names.items())
+    return Finding("warning", wrong, "Correct the name, or remove it.")
+
+
+def _known(answers: Answers) -> PrefectFacts:
+    """Return the facts about Prefect; facts about nothing if they are not known, which the check `setting` shows."""
+    try:
+        return of_prefect(answers)
+    except (SeeOther, NoAnswerError, UnreadableError):
+        return PrefectFacts()
 
 
 def _unreadable(file: Answer[None]) -> str:
@@ -52,25 +83,13 @@ def _unreadable(file: Answer[None]) -> str:
     return ""
 
 
-def _refused(error: Exception) -> Finding:
-    """Return the problem of settings that cannot be read. Prefect raises different exceptions for invalid files."""
-    if isinstance(error, InvalidSettingsError):
-        return Finding("problem", str(error), "Set it to true or false, or unset it.")
-    found = f"Prefect cannot read its settings: {type(error).__name__}: {first_line(error)}"
-    advice = "`prefect config view` shows the error. Fix .env, prefect.toml, pyproject.toml or the profiles."
-    return Finding("problem", found, advice)
-
-
 def build_settings(answers: Answers) -> Finding | None:
     """Check the values of the other settings, and whether Docker supports them; `None` if none of them is set."""
-    try:
-        current = of_prefect(answers, answers.settings)
-    except Exception:  # the check `setting` shows it
-        return None
+    current = _known(answers)
     if not current.values.defaults:
         return None
-    if current.error:
-        return Finding("problem", first_line(current.error), "Correct or unset the setting: docs/settings.md.")
+    if current.build_error:
+        return Finding("problem", first_line(current.build_error), "Correct or unset the setting: docs/settings.md.")
     try:
         answers.require("engine")
         answers.require("builder")
@@ -84,7 +103,7 @@ def build_settings(answers: Answers) -> Finding | None:
     return Finding("ok", _shown(current))
 
 
-def _shown(current: CurrentSettings) -> str:
+def _shown(current: PrefectFacts) -> str:
     # The values of caches are not shown: they are long, and can contain secrets.
     values = {"platform": f"={current.values.platform}", "media_types": f"={current.values.media_types}"}
     return ", ".join(

@@ -19,10 +19,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from prefect_docker_attest.doctor.current_settings import read_current_settings
 from prefect_docker_attest.doctor.docker_commands import CommandError
 from prefect_docker_attest.doctor.doctor_report import Report
 from prefect_docker_attest.doctor.engine_facts import EngineFacts
+from prefect_docker_attest.doctor.prefect_facts import find_facts
 from prefect_docker_attest.images import inspection_report, layer_files, tar_stream
 from prefect_docker_attest.images.engine_api import InvalidResponseError
 from prefect_docker_attest.images.executables import read_executable
@@ -31,7 +31,7 @@ from prefect_docker_attest.images.inspections import inspect_images
 from prefect_docker_attest.images.programs import MEMORY
 from prefect_docker_attest.images.stream import PieceReader
 from prefect_docker_attest.terminal import Bars
-from support.doctor_answers import answer, findings
+from support.doctor_answers import findings
 from support.hostile import Answer, HostileServer, hostile_server
 from support.pushing import CONFIG, MANIFEST, tar_layer
 
@@ -285,12 +285,7 @@ def test_profiles(tmp_path_factory: pytest.TempPathFactory, content: str) -> Non
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PREFECT_PROFILES_PATH", str(profiles_path))
         patch.delenv("PREFECT_DOCKER_DISABLE_ATTESTATIONS", raising=False)
-        settings: Any
-        try:
-            settings = read_current_settings(answer(None).future)
-        except Exception as error:
-            settings = error
-    found = findings(settings=settings)
+        found = findings(prefect=find_facts())
 
     assert [finding for finding in found.values() if "could not be checked" in finding.found] == []
 

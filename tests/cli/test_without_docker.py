@@ -10,13 +10,15 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import requests
 import zstandard
 
 from prefect_docker_attest.doctor.activation import interpreter_of
 from prefect_docker_attest.doctor.check import Finding
 from prefect_docker_attest.doctor.checkup import exit_code
 from prefect_docker_attest.doctor.docker_commands import CommandError
-from prefect_docker_attest.doctor.imports import ImportFailedError
+from prefect_docker_attest.doctor.other_sources import right_name
+from prefect_docker_attest.doctor.prefect_facts import PrefectFacts
 from prefect_docker_attest.doctor.setting_files import UnreadableError
 from prefect_docker_attest.images import compression, manifest
 from prefect_docker_attest.images.documents import ImageError
@@ -26,6 +28,7 @@ from prefect_docker_attest.images.layers import LayerReading, read_layer
 from prefect_docker_attest.images.programs import MEMORY, UNCHECKED
 from prefect_docker_attest.images.reference import Reference
 from prefect_docker_attest.images.result import Image, Inspection
+from prefect_docker_attest.names import SETTING
 from prefect_docker_attest.platforms import Platform
 from support.doctor_answers import ENGINE, INSPECT, Late, findings
 
@@ -223,6 +226,7 @@ def test_the_interpreter_of_a_console_script(tmp_path: Path, lines: str, interpr
 
 
 DOWN = CommandError("Cannot connect")
+CONTAINERD = [["driver-type", "io.containerd.snapshotter.v1"]]
 
 
 @pytest.mark.parametrize(
@@ -275,7 +279,7 @@ def test_findings_about_docker(changes: dict[str, Any], name: str, status: str, 
 
 
 def test_what_waits_for_prefect_is_unknown() -> None:
-    found = findings(prefect=Late, patches=Late, settings=Late)
+    found = findings(prefect=Late)
 
     late = "not checked: it took longer than 30 s"
     unknown = {name: finding.found for name, finding in found.items() if finding.status == "unknown"}
@@ -285,8 +289,7 @@ def test_what_waits_for_prefect_is_unknown() -> None:
 
 
 def test_a_prefect_that_cannot_be_imported_is_one_problem() -> None:
-    error = ImportFailedError("ImportError: no module named x")
-    found = findings(prefect=error, patches=error, settings=error)
+    found = findings(prefect=PrefectFacts(import_error="ImportError: no module named x"))
 
     assert [name for name, finding in found.items() if finding.status == "problem"] == ["Prefect"]
     assert "cannot be imported: ImportError: no module named x" in found["Prefect"].found
@@ -294,9 +297,18 @@ def test_a_prefect_that_cannot_be_imported_is_one_problem() -> None:
     assert found["cross-platform"].found == "see setting"
 
 
+def test_a_docker_py_that_cannot_be_imported_is_one_problem() -> None:
+    error = ImportError("x")
+    found = findings(docker_py="SystemExit: 3", engine=error, build_engine=error, builder=error)
+
+    assert [name for name, finding in found.items() if finding.status == "problem"] == ["docker-py"]
+    assert found["docker-py"].found.endswith("cannot be imported: SystemExit: 3")
+    assert {found[name].found for name in ("package", "engine", "buildx")} == {"see docker-py"}
+
+
 @pytest.mark.parametrize("file", [Late, UnreadableError("prefect.toml is longer than 16 MiB")])
 def test_a_settings_file_that_cannot_be_read_is_one_problem(file: object) -> None:
-    found = findings(files={".env": None, "prefect.toml": file}, prefect=Late, patches=Late, settings=Late)
+    found = findings(files={".env": None, "prefect.toml": file}, prefect=Late)
 
     assert [name for name, finding in found.items() if finding.status == "problem"] == ["setting"]
     assert [found[name].found for name in ("Prefect", "package")] == ["see setting"] * 2
@@ -308,6 +320,86 @@ def test_an_engine_that_does_not_answer_is_a_problem() -> None:
 
     assert (found["engine"].status, found["builder"].status) == ("problem", "skipped")
     assert "docker context inspect" not in found["engine"].advice
+
+
+@pytest.mark.parametrize("name", ["command", "cli", "buildx", "folder", "api_version", "docker_py"])
+def test_what_is_only_slow_is_unknown(name: str) -> None:
+    found = findings(**{name: Late})
+
+    assert {finding.status for finding in found.values()} <= {"ok", "warning", "unknown"}
+    assert exit_code(found.values()) == 3
+
+
+def test_a_slow_docker_cli_is_no_reason_to_choose_another_engine() -> None:
+    found = findings(cli_engine=Late, build_engine=Late)["same engine"]
+
+    assert (found.status, "docker context inspect" in found.advice) == ("problem", False)
+    assert findings(cli_engine=Late)["same engine"].status == "warning"
+
+
+def test_an_engine_of_the_builder_that_buildx_does_not_wait_for_is_unknown() -> None:
+    error = "Error:     Get http://x/version: context deadline exceeded: driver not connecting"
+    inspect = INSPECT.format(name="{name}", driver="{driver}", status=f"running\n{error}", more="")
+    own = findings(builder=inspect.format(name="default", driver="docker"))
+    far = findings(builder=inspect.format(name="far", driver="remote"))
+
+    assert [own[name].status for name in ("builder", "emulation", "cross-platform")] == ["unknown"] * 3
+    assert far["builder"].status == "problem"
+
+
+@pytest.mark.parametrize("prefect", [Late, PrefectFacts(settings_error="Prefect cannot read its settings")])
+def test_nothing_is_said_about_corruption_if_the_setting_is_not_known(prefect: object) -> None:
+    found = findings(prefect=prefect, builder=DOWN, engine={**ENGINE, "DriverStatus": CONTAINERD})
+
+    assert (found["cross-platform"].found, found["builder"].status) == ("see setting", "warning")
+
+
+@pytest.mark.parametrize(
+    ("name", "right"),
+    [
+        ("PREFECT_DOCKER_DISABLE_ATTESTATION", SETTING),
+        ("PREFECT_DISABLE_ATTESTATIONS", SETTING),
+        ("PREFECT_DISABLE_DOCKER_ATTESTATIONS", SETTING),
+        ("PREFECT_DOCKER_DISBALE_ATTESTATIONS", SETTING),
+        ("PREFECT_DOCKER__DISABLE_ATTESTATIONS", SETTING),
+        ("PERFECT_DOCKER_DISABLE_ATTESTATIONS", SETTING),
+        ("PREFECT_DOCKER_NO_ATTESTATIONS", SETTING),
+        ("DOCKER_DISABLE_ATTESTATIONS", SETTING),
+        ("prefect_docker_disable_attestation", SETTING),
+        ("PREFECT_DOCKER_PLATFORMS", "PREFECT_DOCKER_PLATFORM"),
+        ("PREFECT_DOCKER_PLATFROM", "PREFECT_DOCKER_PLATFORM"),
+        ("PREFECT_PLATFORM", "PREFECT_DOCKER_PLATFORM"),
+        ("PREFECT_DOCKER_MEDIATYPES", "PREFECT_DOCKER_MEDIA_TYPES"),
+        ("PREFECT_DOCKER_CACHE_FORM", "PREFECT_DOCKER_CACHE_FROM"),
+        ("PREFECT_DOCKER_CACHETO", "PREFECT_DOCKER_CACHE_TO"),
+        ("PREFECT_DOCKER_PUSH_FROM_BUILDERS", "PREFECT_DOCKER_PUSH_FROM_BUILDER"),
+        ("PREFECT_DOCKER_ATTEST_AUTO_LOAD", "PREFECT_DOCKER_ATTEST_AUTOLOAD"),
+        *((name, "") for name in (SETTING, SETTING.lower(), "DOCKER_DEFAULT_PLATFORM", "DOCKER_PLATFORM", "PLATFORM")),
+        *((name, "") for name in ("BUILDX_NO_DEFAULT_ATTESTATIONS", "PREFECT_DOCKER_BUILD_BACKEND", "PREFECT_API_URL")),
+        *((name, "") for name in ("PREFECT_DOCKER_HOST", "PREFECT_DOCKER_PUSH", "PREFECT_DOCKER_CACHE_DIR", "_", "")),
+    ],
+)
+def test_names_that_are_almost_those_of_settings(name: str, right: str) -> None:
+    assert right_name(name) == right
+
+
+@pytest.mark.parametrize(
+    ("error", "seen", "advice"),
+    [
+        (
+            requests.HTTPError("403 Client Error: Forbidden for url: /info"),
+            "refuses a request: 403",
+            "must allow GET /info",
+        ),
+        (requests.ConnectionError(PermissionError(13, "Permission denied")), "gets no answer", "group of the engine's"),
+    ],
+)
+def test_an_engine_that_refuses_is_not_to_be_started(error: Exception, seen: str, advice: str) -> None:
+    found = findings(engine=error)["engine"]
+
+    assert (found.status, seen in found.found) == ("problem", True)
+    assert advice.replace("GET /info", "GET /version and GET /info") in found.advice
+    assert "Start Docker" not in found.advice
 
 
 def test_a_check_that_fails_does_not_stop_the_others() -> None:

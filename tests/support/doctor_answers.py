@@ -5,13 +5,11 @@ from __future__ import annotations
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-from prefect_docker_attest.build_settings import BuildSettings
-from prefect_docker_attest.doctor.activation import Activation, PrefectCommand
+from prefect_docker_attest.doctor.activation import PrefectCommand
 from prefect_docker_attest.doctor.answers import Answer, Answers
 from prefect_docker_attest.doctor.checkup import start_checks
-from prefect_docker_attest.doctor.current_settings import CurrentSettings
 from prefect_docker_attest.doctor.engine_facts import EngineFacts
-from prefect_docker_attest.doctor.imports import Patches
+from prefect_docker_attest.doctor.prefect_facts import PrefectFacts
 
 if TYPE_CHECKING:
     from prefect_docker_attest.doctor.check import Finding
@@ -25,7 +23,7 @@ Status:    {status}
 Platforms: linux/amd64*, linux/amd64/v2, linux/386{more}
 """
 ENGINE = {"ID": "one", "Os": "linux", "Arch": "amd64", "Name": "here", "ServerVersion": "28.5.2", "Driver": "overlayfs"}
-ON = CurrentSettings(BuildSettings(disable_attestations=True), {"disable_attestations": "environment"}, "")
+ON = PrefectFacts(settings={"disable_attestations": True}, sources={"disable_attestations": "environment"})
 
 
 class Late:
@@ -45,14 +43,13 @@ def answer(value: Any) -> Answer[Any]:
 def findings(**changes: Any) -> dict[str, Finding]:
     """Return the results of all checks for a healthy setup with these other answers. `engine` can be its response."""
     values: dict[str, Any] = {
-        "docker_py": None,
-        "prefect": None,
-        "patches": Patches((), complete=True, by_plugin=False),
-        "settings": ON,
-        "python": Activation("/venv", "start-up file"),
+        "docker_py": "",
+        "prefect": ON,
         "command": PrefectCommand(None, None),
         "cli": "Docker version 28.5.2, build ecc6942",
         "buildx": "github.com/docker/buildx v0.29.1 abcdef",
+        "folder": "",
+        "api_version": "",
         "cli_engine": "one",
         "build_engine": "one",
         "builder": INSPECT.format(name="default", driver="docker", status="running", more=", linux/arm64"),
