@@ -40,7 +40,7 @@ def apply_defaults(
         OptionError: the value of a setting is wrong
     """
     if settings.platform:
-        options = replace(options, platforms=(_platform(settings.platform),))
+        options = replace(options, platforms=(_platform(settings.platform, engine_platform),))
     if settings.media_types:
         options = replace(options, media_types=values.media_types(variable("media_types"), settings.media_types))
     if settings.cache_from or settings.cache_to:
@@ -58,14 +58,13 @@ def apply_defaults(
     return options
 
 
-def _platform(value: str) -> Platform:
+def _platform(value: str, engine_platform: Callable[[], Platform | None]) -> Platform:
     name = variable("platform")
     if "," in value or value.split()[1:]:
         raise OptionError(name, "must be exactly one platform, such as linux/amd64", value)
     platform = values.platform(name, value)
-    if not platform.is_complete:
-        raise OptionError(name, "must be exactly one platform, such as linux/amd64", value)
-    return platform
+    engine = None if platform.is_complete else engine_platform()
+    return platform.completed(engine) if engine else platform
 
 
 def oci_refused(option: str) -> OptionError:

@@ -35,9 +35,14 @@ def test_one_platform_is_accepted(value: str) -> None:
     assert applied(BuildSettings(platform=value)).platforms == (platform(value),)
 
 
+@pytest.mark.parametrize(("value", "completed"), [("arm64", "linux/arm64"), ("linux", "linux/s390x")])
+def test_a_part_of_a_platform_is_completed_with_that_of_the_engine(value: str, completed: str) -> None:
+    assert list(map(str, applied(BuildSettings(platform=value)).platforms)) == [completed]
+
+
 @pytest.mark.parametrize(
     "value",
-    ["arm64", "linux/", "/arm64", "5", "linux/amd64,linux/arm64", "linux/amd64 linux/arm64", "linux/a/b/c", "--x/y"],
+    ["arm46", "linux/", "/arm64", "5", "linux/amd64,linux/arm64", "linux/amd64 linux/arm64", "linux/a/b/c", "--x/y"],
 )
 def test_an_invalid_platform_is_refused(value: str) -> None:
     with pytest.raises(OptionError, match=r"^PREFECT_DOCKER_PLATFORM='.* (must be exactly one|is not a) platform"):
