@@ -429,8 +429,9 @@ def test_the_module_can_be_run(run: Run) -> None:
         ({"PLATFORM": "linux/s390x", **ON}, "warning", "RUN steps need an emulator for it"),
         *(
             ({"PLATFORM": name, **ON}, "ok", f"PREFECT_DOCKER_PLATFORM={name} (environment)")
-            for name in ("arm64", "linux/aarch64", "linux/arm64/v8", "x86_64", "linux/amd64/v3", "linux")
+            for name in ("linux/aarch64", "linux/arm64/v8", "linux/x86_64", "linux/amd64/v3")
         ),
+        ({"PLATFORM": "arm64", **ON}, "problem", "PREFECT_DOCKER_PLATFORM='arm64' must be exactly one"),
         ({"PLATFORM": "linux/armhf", **ON}, "warning", "=linux/armhf (environment): RUN steps need an emulator for it"),
         ({"PLATFORM": "linux/amd46", **ON}, "problem", "PREFECT_DOCKER_PLATFORM='linux/amd46'"),
         ({"MEDIA_TYPES": "docker"}, "problem", "attestations need OCI media types"),
