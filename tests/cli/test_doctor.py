@@ -239,10 +239,32 @@ def test_a_configuration_that_cannot_be_written(run: Run, configuration: Path, u
         moved = run("doctor", "--json", DOCKER_CONFIG=str(configuration), BUILDX_CONFIG=elsewhere, **ON)
 
     assert {name for name, check in checks(result).items() if check["status"] == "problem"} == {"buildx"}
-    folder = configuration / "buildx" if used else configuration
+    folder = configuration / "buildx/activity" if used else configuration
     reason = f"buildx cannot write its files: {folder} is on a read-only file system (DOCKER_CONFIG)"
     assert reason in checks(result)["buildx"]["found"]
     assert moved.code == 0
+
+
+@pytest.mark.parametrize(("name", "fails"), [("buildx/activity", True), ("buildx", False), ("buildx/refs", False)])
+def test_a_folder_that_cannot_be_written_is_a_problem_if_builds_fail(
+    run: Run, some_engine: Engine, configuration: Path, name: str, fails: bool
+) -> None:
+    context = configuration.parent / "context"
+    context.mkdir()
+    (context / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /\n")
+    environment = {**some_engine.environment, "DOCKER_CONFIG": str(configuration)}
+    build = ["docker", "buildx", "build", str(context)]
+    subprocess.run(build, env=environment, capture_output=True, check=True)
+    if subprocess.run(["chattr", "+i", configuration / name], capture_output=True, check=False).returncode:
+        pytest.skip("this file system has no immutable folders")
+    try:
+        built = subprocess.run(build, env=environment, capture_output=True, check=False)
+        found = checks(run("doctor", "--json", DOCKER_CONFIG=str(configuration), **ON))["buildx"]
+    finally:
+        subprocess.run(["chattr", "-i", configuration / name], check=True)
+
+    assert (built.returncode != 0, found["status"]) == (fails, "problem" if fails else "ok")
+    assert (f"{configuration / name} is not writable" in found["found"]) is fails
 
 
 @pytest.mark.parametrize("name", ["buildx", "buildx/refs", "buildx/activity", "buildx/instances"])
