@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import os
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 ADVICE = "Make it a writable folder, or set BUILDX_CONFIG to one."
 
-_FOLDERS, _LOCK = ("instances", "defaults", "activity", "refs"), ".lock"
-_MOST_FOLDERS = 200  # to look at
+_FOLDERS, _WRITTEN = ("instances", "defaults", "activity", "refs"), "activity"
+"""The folders that buildx makes if they do not exist, and the one in which each build writes (seen with buildx 0.13 and
+0.29). Builds also work if the others and the folder with all of them cannot be written."""
 
 
 def find_trouble() -> str:
@@ -22,26 +18,19 @@ def find_trouble() -> str:
     if own := os.environ.get("BUILDX_CONFIG"):
         folder, variable = own, "BUILDX_CONFIG"
     origin = f" ({variable})" if own or config else ""
-    path = next(filter(None, map(_trouble, _paths(os.path.abspath(folder)))), "")
-    return f"buildx cannot write its files: {path}{origin}" if path else ""
-
-
-def _paths(folder: str) -> Iterator[str]:
-    """Give the paths in which buildx writes. If its folder does not exist, it is made in the next one that does."""
-    existing = folder
-    while not os.path.lexists(existing):
-        existing = os.path.dirname(existing)
-    yield existing
-    if existing == folder:
-        yield from filter(os.path.lexists, (os.path.join(folder, name) for name in (*_FOLDERS, _LOCK)))
-        for inner, folders, _ in itertools.islice(os.walk(folder), _MOST_FOLDERS):
-            yield from (os.path.join(inner, name) for name in folders)
+    reasons = (_trouble(os.path.join(os.path.abspath(folder), name)) for name in _FOLDERS)
+    reason = next(filter(None, reasons), "")
+    return f"buildx cannot write its files: {reason}{origin}" if reason else ""
 
 
 def _trouble(path: str) -> str:
-    if not os.path.isdir(path) and os.path.basename(path) != _LOCK:
-        return f"{path} is not a folder"
-    if os.access(path, os.W_OK):
+    existing = path
+    while not os.path.lexists(existing):
+        existing = os.path.dirname(existing)
+    if not os.path.isdir(existing):
+        return f"{existing} is not a folder"
+    is_written = existing != path or os.path.basename(path) == _WRITTEN
+    if not is_written or os.access(existing, os.W_OK):
         return ""
-    read_only = hasattr(os, "statvfs") and os.statvfs(path).f_flag & os.ST_RDONLY
-    return f"{path} is on a read-only file system" if read_only else f"{path} is not writable"
+    read_only = hasattr(os, "statvfs") and os.statvfs(existing).f_flag & os.ST_RDONLY
+    return f"{existing} is on a read-only file system" if read_only else f"{existing} is not writable"

@@ -239,10 +239,32 @@ def test_a_configuration_that_cannot_be_written(run: Run, configuration: Path, u
         moved = run("doctor", "--json", DOCKER_CONFIG=str(configuration), BUILDX_CONFIG=elsewhere, **ON)
 
     assert {name for name, check in checks(result).items() if check["status"] == "problem"} == {"buildx"}
-    folder = configuration / "buildx" if used else configuration
+    folder = configuration / "buildx/activity" if used else configuration
     reason = f"buildx cannot write its files: {folder} is on a read-only file system (DOCKER_CONFIG)"
     assert reason in checks(result)["buildx"]["found"]
     assert moved.code == 0
+
+
+@pytest.mark.parametrize(("name", "fails"), [("buildx/activity", True), ("buildx", False), ("buildx/refs", False)])
+def test_a_folder_that_cannot_be_written_is_a_problem_if_builds_fail(
+    run: Run, some_engine: Engine, configuration: Path, name: str, fails: bool
+) -> None:
+    context = configuration.parent / "context"
+    context.mkdir()
+    (context / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /\n")
+    environment = {**some_engine.environment, "DOCKER_CONFIG": str(configuration)}
+    build = ["docker", "buildx", "build", str(context)]
+    subprocess.run(build, env=environment, capture_output=True, check=True)
+    if subprocess.run(["chattr", "+i", configuration / name], capture_output=True, check=False).returncode:
+        pytest.skip("this file system has no immutable folders")
+    try:
+        built = subprocess.run(build, env=environment, capture_output=True, check=False)
+        found = checks(run("doctor", "--json", DOCKER_CONFIG=str(configuration), **ON))["buildx"]
+    finally:
+        subprocess.run(["chattr", "-i", configuration / name], check=True)
+
+    assert (built.returncode != 0, found["status"]) == (fails, "problem" if fails else "ok")
+    assert (f"{configuration / name} is not writable" in found["found"]) is fails
 
 
 @pytest.mark.parametrize("name", ["buildx", "buildx/refs", "buildx/activity", "buildx/instances"])
@@ -429,8 +451,9 @@ def test_the_module_can_be_run(run: Run) -> None:
         ({"PLATFORM": "linux/s390x", **ON}, "warning", "RUN steps need an emulator for it"),
         *(
             ({"PLATFORM": name, **ON}, "ok", f"PREFECT_DOCKER_PLATFORM={name} (environment)")
-            for name in ("arm64", "linux/aarch64", "linux/arm64/v8", "x86_64", "linux/amd64/v3", "linux")
+            for name in ("linux/aarch64", "linux/arm64/v8", "linux/x86_64", "linux/amd64/v3")
         ),
+        ({"PLATFORM": "arm64", **ON}, "problem", "PREFECT_DOCKER_PLATFORM='arm64' must be exactly one"),
         ({"PLATFORM": "linux/armhf", **ON}, "warning", "=linux/armhf (environment): RUN steps need an emulator for it"),
         ({"PLATFORM": "linux/amd46", **ON}, "problem", "PREFECT_DOCKER_PLATFORM='linux/amd46'"),
         ({"MEDIA_TYPES": "docker"}, "problem", "attestations need OCI media types"),

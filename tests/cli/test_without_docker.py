@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 import zstandard
+from urllib3.exceptions import ProtocolError
 
 from prefect_docker_attest.doctor.activation import interpreter_of
 from prefect_docker_attest.doctor.check import Finding
@@ -391,7 +392,11 @@ def test_names_that_are_almost_those_of_settings(name: str, right: str) -> None:
             "refuses a request: 403",
             "must allow GET /info",
         ),
-        (requests.ConnectionError(PermissionError(13, "Permission denied")), "gets no answer", "group of the engine's"),
+        (
+            requests.ConnectionError(ProtocolError("aborted", PermissionError(13, "denied"))),
+            "gets no answer",
+            "group of the engine's",
+        ),
     ],
 )
 def test_an_engine_that_refuses_is_not_to_be_started(error: Exception, seen: str, advice: str) -> None:
