@@ -93,13 +93,13 @@ class EngineImage:
             try:
                 for member in tar_stream.members(export):
                     self._take(export, member, verify_layers=verify_layers)
-            except tar_stream.NotATarError:
+            except tar_stream.InvalidTarError:
                 raise ImageError(f"The export of the image from {name} is incomplete or is not a tar file.") from None
         if "index.json" not in self._documents:
             raise ImageError(f"{name} does not export an OCI image layout.", "Upgrade it to Docker 25 or newer.")
 
     def root(self) -> Descriptor:
-        entries = documents.read_index(self._documents["index.json"], f"index.json of {self.name}")
+        entries = documents.read_index(self._documents["index.json"], f"index.json of {self.name}").entries
         if not entries:
             raise ImageError(f"{self.name} exports no image.")
         root = entries[0]
@@ -120,7 +120,7 @@ class EngineImage:
         return self._readings.get(digest, LayerReading("unverifiable", detail="the engine does not have it"))
 
     def _take(self, export: PieceReader, member: Member, *, verify_layers: bool) -> None:
-        if member.is_folder or member.link:
+        if member.kind == tar_stream.FOLDER or member.link:
             return
         name = member.path.replace(_BLOBS, "sha256:")
         start = member.read(export, 1)
