@@ -41,8 +41,7 @@ class Unsupported(Exception):
 
 
 def is_compressed(blob: PieceReader) -> bool:
-    """Whether a blob begins as a compressed one. Its media type does not tell the kind of compression, as for
-    containerd (pkg/archive/compression)."""
+    """Whether a blob begins as gzip or zstd. As for containerd, its media type does not matter."""
     return _is_zstd(start := blob.peek(_SKIPPABLE_HEADER)) or start.startswith(_GZIP)
 
 

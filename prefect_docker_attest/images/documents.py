@@ -60,7 +60,7 @@ _HISTORY = {"created": Time, "created_by": str, "author": str, "comment": str, "
 _EMPTY = Struct({})
 _SETTINGS = {
     **dict.fromkeys(("User", "WorkingDir", "StopSignal"), str),
-    **dict.fromkeys(("Env", "Entrypoint", "Cmd", "OnBuild", "Shell"), [str]),
+    **{name: [str] for name in ("Env", "Entrypoint", "Cmd", "OnBuild", "Shell")},
     **dict.fromkeys(("ExposedPorts", "Volumes"), Map(_EMPTY)),
     "Labels": Map(str),
     "ArgsEscaped": bool,

@@ -7,7 +7,7 @@ documents, so two such members are reported and not merged.
 from __future__ import annotations
 
 import base64
-import datetime
+import datetime as dt
 import json
 import re
 import threading
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 _MOST_VALUES = 250_000  # values in one document. Python needs up to 230 bytes for each: 60 MB
 _SHOWN = 80  # characters of a wrong value that an error message shows
@@ -26,7 +26,7 @@ _TIME = re.compile(r"(\d{4}-\d\d-\d\dT)(\d{1,2}:\d\d:\d\d)(?:[.,]\d+)?(?:Z|[+-](
 _parsing = threading.Lock()
 
 Kind = Any
-"""What a value must be: `str`, `int`, `bool`, `Time`, `Base64`, `Raw`, ``[KIND]``, a `Map`, a `Struct` or a `Pointer`."""
+"""What a value is: `str`, `int`, `bool`, `Time`, `Base64`, `Raw`, ``[KIND]``, a `Map`, a `Struct` or a `Pointer`."""
 
 
 @dataclass(frozen=True)
@@ -128,20 +128,25 @@ def _converted(value: Any, kind: Kind, where: str, twice: list[str]) -> Any:
     """Return the value of this kind."""
     if kind is Raw:
         return True
-    if isinstance(kind, Pointer):
-        return None if value is None else _converted(value, kind.kind, where, twice)
     if value is None:
         return _empty(kind)
-    if isinstance(kind, Struct) and isinstance(value, _Members):
-        return _struct(value, kind, where, twice)
-    if isinstance(kind, Map) and isinstance(value, _Members):
-        return {name: _converted(member, kind.kind, _inside(where, name), twice) for name, member in value}
-    if isinstance(kind, list) and isinstance(value, list) and not isinstance(value, _Members):
-        return [_converted(entry, kind[0], f"{where}[{number}]", twice) for number, entry in enumerate(value)]
-    if _is(value, kind):
+    if isinstance(kind, Pointer):
+        return _converted(value, kind.kind, where, twice)
+    container = _CONTAINERS.get(type(kind))
+    if container and type(value) is container[0]:
+        return container[1](value, kind, where, twice)
+    if not container and _is(value, kind):
         return value
     words = "a list" if isinstance(kind, list) else _WORDS[kind] if isinstance(kind, type) else "an object"
     raise NotReadableError(f"{where} must be {words}, not {shown(value)}")
+
+
+def _list(value: list[Any], kind: list[Kind], where: str, twice: list[str]) -> list[Any]:
+    return [_converted(entry, kind[0], f"{where}[{number}]", twice) for number, entry in enumerate(value)]
+
+
+def _map(value: _Members, kind: Map, where: str, twice: list[str]) -> dict[str, Any]:
+    return {name: _converted(member, kind.kind, _inside(where, name), twice) for name, member in value}
 
 
 def _struct(value: _Members, kind: Struct, where: str, twice: list[str]) -> dict[str, Any]:
@@ -156,6 +161,13 @@ def _struct(value: _Members, kind: Struct, where: str, twice: list[str]) -> dict
         known[name] = written
         found[name] = _converted(member, kind.members[name], _inside(where, name), twice)
     return {name: found.get(name, _empty(member)) for name, member in kind.members.items()}
+
+
+_CONTAINERS: dict[type, tuple[type, Callable[..., Any]]] = {
+    list: (list, _list),
+    Map: (_Members, _map),
+    Struct: (_Members, _struct),
+}
 
 
 def _empty(kind: Kind) -> Any:
@@ -177,7 +189,7 @@ def _is(value: Any, kind: Kind) -> bool:
 def _is_time(text: object) -> bool:
     found = _TIME.fullmatch(text) if isinstance(text, str) else None
     try:
-        return bool(found and datetime.datetime.fromisoformat(found[1] + found[2].zfill(8)))
+        return bool(found and dt.datetime.fromisoformat(found[1] + found[2].zfill(8)))
     except ValueError:
         return False
 

@@ -278,21 +278,24 @@ def _verified(layer: Descriptor, expected: str | None, reading: LayerReading | N
 
 def _layer_problems(layer: Descriptor, expected: str | None, reading: LayerReading) -> Iterator[Problem]:
     short = layer.digest[:_SHORT]
-    if layer.media_type == manifest.DOCKER_ZSTD_LAYER:
-        yield "unverifiable", f"({short}) has the media type {layer.media_type}, which older engines refuse"
-    elif not manifest.is_layer(layer.media_type):
-        yield "corrupt", f"({short}) has the media type {layer.media_type!r}, which engines refuse"
-    elif reading.compressed and not manifest.is_decompressed(layer.media_type):
-        yield "corrupt", f"({short}) is compressed, but engines do not decompress {layer.media_type}"
-    if layer.urls:
-        yield "unverifiable", f"({short}) cannot be verified: it is also listed at other addresses, which are not read"
+    yield from _media_type_problems(layer, reading)
     if reading.state != "sound":
         what = "is damaged" if reading.state == "corrupt" else "cannot be verified"
         yield reading.state, f"({short}) {what}: {reading.detail}"
-    if not reading.diff_id:
-        return
-    if reading.size != layer.size:
+    if layer.urls:
+        yield "unverifiable", f"({short}) cannot be verified: it is also listed at other addresses, which are not read"
+    if reading.diff_id and reading.size != layer.size:
         yield "corrupt", f"({short}) has {reading.size:,} bytes, but its descriptor says {layer.size:,}"
-    if reading.diff_id != expected:
+    if reading.diff_id and reading.diff_id != expected:
         listed = f"the config lists {expected[:_SHORT]}" if expected else "the config lists no diff_id for it"
         yield "corrupt", f"has the diff_id {reading.diff_id[:_SHORT]}, but {listed}"
+
+
+def _media_type_problems(layer: Descriptor, reading: LayerReading) -> Iterator[Problem]:
+    short, media_type = layer.digest[:_SHORT], layer.media_type
+    if media_type == manifest.DOCKER_ZSTD_LAYER:
+        yield "unverifiable", f"({short}) has the media type {media_type}, which older engines refuse"
+    elif not manifest.is_layer(media_type):
+        yield "corrupt", f"({short}) has the media type {media_type!r}, which engines refuse"
+    elif reading.compressed and not manifest.is_decompressed(media_type):
+        yield "corrupt", f"({short}) is compressed, but engines do not decompress {media_type}"

@@ -38,8 +38,8 @@ class LayerReading:
 
     Attributes:
         state: ``sound``: the blob matches its digest and size, and engines can unpack its tar
-        diff_id: digest of the uncompressed tar, which engines compare with the config's ``diff_ids``; ``""`` if the blob
-            was not read completely
+        diff_id: digest of the uncompressed tar, which engines compare with the config's ``diff_ids``; ``""`` if it was
+            not read completely
         files: programs and links of the layer
         detail: why the state is not ``sound``
         size: size of the blob, in bytes

@@ -34,6 +34,7 @@ _TIME = re.compile(r"[+-]?[0-9]{1,19}(\.[0-9]*)?")
 _NUMBERS = {"size": _DECIMAL, "uid": _DECIMAL, "gid": _DECIMAL, "mtime": _TIME, "atime": _TIME, "ctime": _TIME}
 _WITHOUT_NUL = ("path", "linkpath", "uname", "gname")  # other values of pax may contain NUL
 _SMALLEST_RECORD = 5  # bytes
+_LENGTH = re.compile(rb"\+?[0-9]{1,18}")
 
 
 class InvalidTarError(Exception):
@@ -54,12 +55,18 @@ class Member:
 
     __slots__ = ("_left", "kind", "link", "mode", "path", "records", "size")
 
-    def __init__(self, path: str, size: int, mode: int, kind: bytes, link: str, records: dict[str, str]) -> None:
-        self.path = path
-        self.size = self._left = size
+    def __init__(self, header: bytes, kind: bytes, size: int, mode: int, records: dict[str, str]) -> None:
+        path = records.get("path") or _ustar_path(header)
+        if kind == _OLD_FILE:  # old tars mark folders by a slash
+            kind = FOLDER if path.endswith("/") else FILE
+        self.path = normal(path)
+        self.size = self._left = 0 if kind in _WITHOUT_CONTENT else size
         self.mode = mode
         self.kind = kind
-        self.link = normal(link) if kind == HARD_LINK else link
+        self.link = ""
+        if kind in (HARD_LINK, SYMLINK):
+            link = records.get("linkpath") or _text(header[157:257])
+            self.link = normal(link) if kind == HARD_LINK else link
         self.records = records
 
     def read(self, tar: PieceReader, size: int) -> bytes:
@@ -91,8 +98,7 @@ def members(tar: PieceReader) -> Iterator[Member]:
     while header := _header(tar):
         kind = header[156:157]
         mode, size = _fields(header)
-        if kind not in _WITHOUT_CONTENT and size < 0:
-            raise InvalidTarError("it has a member of a negative size")
+        size = _size({}, kind, size)
         if kind == _PAX:
             records = _pax_records(_content(tar, size))
             continue
@@ -102,9 +108,19 @@ def members(tar: PieceReader) -> Iterator[Member]:
         if kind == GLOBAL:
             _pax_records(_content(tar, size), numbers=False)
             size, records, longer = 0, {}, {}
-        yield (member := _member(header, kind, size, mode, records, longer))
+        elif records or longer:
+            size = _size(records, kind, size)
+            records |= {name: text for name, text in longer.items() if text}
+        yield (member := Member(header, kind, size, mode, records))
         records, longer = {}, {}
         member.skip(tar)
+
+
+def _size(records: dict[str, str], kind: bytes, size: int) -> int:
+    size = int(records.get("size", size))
+    if size < 0 and kind not in _WITHOUT_CONTENT:
+        raise InvalidTarError("it has a member of a negative size")
+    return size
 
 
 def normal(path: str) -> str:
@@ -113,24 +129,6 @@ def normal(path: str) -> str:
     if "//" in path or "./" in path or path.endswith(("/.", "/..")) or path in (".", ".."):
         return posixpath.normpath(f"/{path}").strip("/")
     return path
-
-
-def _member(
-    header: bytes, kind: bytes, size: int, mode: int, records: dict[str, str], longer: dict[str, str]
-) -> Member:
-    path = longer.get("path") or records.get("path") or _ustar_path(header)
-    if kind == _OLD_FILE:  # old tars mark folders by a slash
-        kind = FOLDER if path.endswith("/") else FILE
-    if records.get("size"):
-        size = int(records["size"])
-    if kind in _WITHOUT_CONTENT:
-        size = 0
-    elif size < 0:
-        raise InvalidTarError("it has a member of a negative size")
-    link = ""
-    if kind in (HARD_LINK, SYMLINK):
-        link = longer.get("linkpath") or records.get("linkpath") or _text(header[157:257])
-    return Member(normal(path), size, mode, kind, link, records)
 
 
 def _ustar_path(header: bytes) -> str:
@@ -174,22 +172,20 @@ def _number(field: bytes) -> int:
 def _header(tar: PieceReader) -> bytes:
     """Return the next header; empty at the end of the tar."""
     header = tar.read(_BLOCK)
-    if not header:
-        return b""
-    if header[0] or header.strip(b"\0"):
-        if len(header) < _BLOCK:
+    if not header[:1].strip(b"\0") and not header.strip(b"\0"):
+        # The end is two blocks of zeros. The second one, or both, may be missing.
+        end = header + tar.read(_BLOCK)
+        if len(end) % _BLOCK:
             raise InvalidTarError("it ends in a header")
-        checksum = _number(header[148:156])
-        if checksum != sum(header) - sum(header[148:156]) + 8 * ord(" ") and checksum != _signed_sum(header):
-            raise InvalidTarError("it has a header with a wrong checksum")
-        return header
-    # The end is two blocks of zeros. The second one, or both, may be missing.
-    second = tar.read(_BLOCK) if len(header) == _BLOCK else b""
-    if len(header) % _BLOCK or len(second) % _BLOCK:
+        if end.strip(b"\0"):
+            raise InvalidTarError("it has an empty header before its end")
+        return b""
+    if len(header) < _BLOCK:
         raise InvalidTarError("it ends in a header")
-    if second.strip(b"\0"):
-        raise InvalidTarError("it has an empty header before its end")
-    return b""
+    checksum = _number(header[148:156])
+    if checksum != sum(header) - sum(header[148:156]) + 8 * ord(" ") and checksum != _signed_sum(header):
+        raise InvalidTarError("it has a header with a wrong checksum")
+    return header
 
 
 def _signed_sum(header: bytes) -> int:
@@ -210,19 +206,30 @@ def _content(tar: PieceReader, size: int) -> bytes:
 
 
 def _pax_records(content: bytes, *, numbers: bool = True) -> dict[str, str]:
-    """Return the values of a pax header. Its records have the form ``LENGTH KEY=VALUE``. Empty values are left out."""
+    """Return the values of a pax header. Its records have the form ``LENGTH KEY=VALUE``. Empty values are left out.
+
+    Args:
+        content: content of the header
+        numbers: whether to check the values that are numbers
+    """
     found = {}
     while content:
         digits, _, rest = content.partition(b" ")
-        length = int(digits) if re.fullmatch(rb"\+?[0-9]{1,18}", digits) else 0
-        record = rest[: max(length - len(digits) - 1, 0)]
-        key, equals, value = record[:-1].decode(errors="surrogateescape").partition("=")
-        if not _SMALLEST_RECORD <= length <= len(content) or record[-1:] != b"\n" or not key or not equals:
+        length = int(digits) if _LENGTH.fullmatch(digits) else 0
+        if not _SMALLEST_RECORD <= length <= len(content):
             raise InvalidTarError("it has an invalid extended header")
-        if "\0" in (value if key in _WITHOUT_NUL else key):
-            raise InvalidTarError("it has an extended header with NUL in a name")
+        key, value = _pax_record(rest[: max(length - len(digits) - 1, 0)])
         if numbers and value and key in _NUMBERS and not _NUMBERS[key].fullmatch(value):
             raise InvalidTarError(f"it has an extended header with an invalid {key}")
         found[key] = value
         content = content[length:]
     return {key: value for key, value in found.items() if value}
+
+
+def _pax_record(record: bytes) -> tuple[str, str]:
+    key, equals, value = record[:-1].decode(errors="surrogateescape").partition("=")
+    if record[-1:] != b"\n" or not key or not equals:
+        raise InvalidTarError("it has an invalid extended header")
+    if "\0" in (value if key in _WITHOUT_NUL else key):
+        raise InvalidTarError("it has an extended header with NUL in a name")
+    return key, value

@@ -83,7 +83,7 @@ class Draft:
         layers = [self.blob(gzip.compress(lower, 1, mtime=0), LAYER), self.blob(blob, media_type)]
         layers[1] = self.step("layer", layers[1])
         config = {**PLATFORM, "config": {"Labels": {"token": self.token}}, "rootfs": {"type": "layers"}}
-        config["rootfs"]["diff_ids"] = [digest(lower), digest(getattr(self, "unpacked", tar))]  # type: ignore[index]
+        config["rootfs"]["diff_ids"] = [digest(lower), digest(tar)]  # type: ignore[index]
         config = self.step("config", config)
         text = self.step("config text", json.dumps(config))
         described = self.step("config entry", self.blob(_bytes(text), CONFIG))
@@ -139,8 +139,8 @@ _MEMBERS: dict[str, bytes] = {
     "checksum of eight digits": entry("a", b"x", checksum=b"%08o" % int(entry("a", b"x")[148:154], 8)),
     "checksum of signed bytes": b"",  # replaced below
     "header of zeros, then a file": bytes(512) + FILE,
-    **{f"type {kind!r}": entry("a", kind=kind) for kind in "\0346789ABDMNVX I"},
-    **{f"type {kind!r} with content": entry("a", b"content", kind) for kind in "\0567V1"},
+    **{f"type {kind!r}": entry("a", kind=kind) for kind in ["\0", *"346789ABDMNVX I"]},
+    **{f"type {kind!r} with content": entry("a", b"content", kind) for kind in ["\0", *"567V1"]},
     "type NUL, name with a slash": entry("a/", kind="\0"),
     "type NUL, name with a slash, content": entry("a/", b"content", kind="\0"),
     "file, name with a slash": entry("a/", b"content"),
@@ -299,8 +299,8 @@ _MEMBERS: dict[str, bytes] = {
     "pax with a wrong length": pax(b"99 path=b\n") + entry("a", b"x"),
     "pax with a short length": pax(b"5 path=b\n") + entry("a", b"x"),
     "pax with a length in letters": pax(b"x path=b\n") + entry("a", b"x"),
-    "pax with a length with zeros": pax(b"0010 path=b\n"[:13]) + entry("a", b"x"),
-    "pax with a signed length": pax(b"+10 path=b\n") + entry("a", b"x"),
+    "pax with a length with zeros": pax(b"0012 path=b\n") + entry("a", b"x"),
+    "pax with a signed length": pax(b"+11 path=b\n") + entry("a", b"x"),
     "pax with rubbish at the end": pax("path=b", b"\0\0\0\0") + entry("a", b"x"),
     "pax empty": pax() + entry("a", b"x"),
     "pax at the end": FILE + pax("path=b"),
@@ -321,7 +321,7 @@ _MEMBERS: dict[str, bytes] = {
     "attribute without a name": pax("SCHILY.xattr.=y") + entry("a", b"x"),
     "attribute without a namespace": pax("SCHILY.xattr.x=y") + entry("a", b"x"),
     "attribute of 300 characters": pax(f"SCHILY.xattr.user.{'x' * 300}=y") + entry("a", b"x"),
-    "capabilities": pax(b"56 SCHILY.xattr.security.capability=\1\0\0\2\0\4\0\0" + bytes(11) + b"\n") + entry("a", b"x"),
+    "capabilities": pax(b"57 SCHILY.xattr.security.capability=\1\0\0\2\0\4\0\0" + bytes(12) + b"\n") + entry("a", b"x"),
     "capabilities that are none": pax("SCHILY.xattr.security.capability=x") + entry("a", b"x"),
     "attribute of trusted": pax("SCHILY.xattr.trusted.x=y") + entry("a", b"x"),
     "attribute of overlayfs": pax("SCHILY.xattr.trusted.overlay.opaque=y") + entry("a/", kind="5"),
@@ -331,11 +331,8 @@ _MEMBERS: dict[str, bytes] = {
     + entry("a", b"1\n0\n4\n" + bytes(506) + b"abcd"),
     "sparse of pax 1.0 without a map": pax("GNU.sparse.major=1", "GNU.sparse.minor=0", "GNU.sparse.realsize=4")
     + entry("a", b"x"),
-    "sparse of pax 0.1": pax("GNU.sparse.numblocks=1", "GNU.sparse.map=0,4", "GNU.sparse.size=4") + entry("a", b"abcd"),
     "sparse of pax 0.1, wrong": pax("GNU.sparse.numblocks=2", "GNU.sparse.map=0,4", "GNU.sparse.size=4")
     + entry("a", b"abcd"),
-    "sparse of pax 0.0": pax("GNU.sparse.size=4", "GNU.sparse.numblocks=1", "GNU.sparse.offset=0",
-                             "GNU.sparse.numbytes=4") + entry("a", b"abcd"),
     "sparse of GNU": entry("a", b"abcd", "S", magic=b"ustar  \0", fields={386: b"00000000000\0" b"00000000004\0",
                                                                          483: b"00000000004\0"}),
     "sparse of GNU, wrong": entry("a", b"abcd", "S", magic=b"ustar  \0"),
@@ -347,10 +344,17 @@ _MEMBERS: dict[str, bytes] = {
     "long name of GNU, twice": entry("././@LongLink", b"b\0", "L") * 2 + entry("a", b"x"),
     "long link of GNU": entry("././@LongLink", b"x" * 150 + b"\0", "K") + entry("a", kind="2"),
     "long link of GNU, hard": entry("././@LongLink", b"usr/token\0", "K") + entry("a", kind="1"),
-    "long link of GNU, hard, to nothing": entry("././@LongLink", b"none\0", "K") + entry("a", kind="1", link="usr/token"),
+    "long link of GNU, hard, to nothing": entry("././@LongLink", b"none\0", "K")
+    + entry("a", kind="1", link="usr/token"),
 }  # fmt: skip
+
+
+def _appending(members: bytes) -> Callable[[bytes], bytes]:
+    return lambda start: start + members + END
+
+
 for _name, _members in _MEMBERS.items():
-    kind(f"tar: {_name}", "tar", lambda start, more=_members: start + more + END)
+    kind(f"tar: {_name}", "tar", _appending(_members))
 
 
 def _signed_checksum(start: bytes) -> bytes:
@@ -486,8 +490,6 @@ kinds(
         "the magic number of zstd": lambda _tar: (b"\x28\xb5\x2f\xfd", _ZSTD),
     },
 )
-for _unpacked in ("blob: zlib",):
-    assert _unpacked in KINDS
 
 
 def _with(**members: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
@@ -555,14 +557,14 @@ kinds(
     {
         f"media type {media_type}": _with(mediaType=media_type)
         for media_type in (
-            f"{TAR}+gzip+nobody", f"{TAR}+nobody", f"{TAR}+nobody+gzip", f"{TAR}+", "application/vnd.oci.image.layer.v2.tar",
-            "application/vnd.oci.image.layer.v2.tar+gzip", "application/vnd.oci.image.layer.",
+            f"{TAR}+gzip+nobody", f"{TAR}+nobody", f"{TAR}+nobody+gzip", f"{TAR}+",
+            "application/vnd.oci.image.layer.v2.tar", "application/vnd.oci.image.layer.v2.tar+gzip", "application/vnd.oci.image.layer.",
             "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
-            "application/vnd.oci.image.layer.nondistributable.v1.tar", f"{DOCKER_LAYER}.gzip+nobody", f"{DOCKER_LAYER}+gzip",
-            "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+            "application/vnd.oci.image.layer.nondistributable.v1.tar", f"{DOCKER_LAYER}.gzip+nobody",
+            f"{DOCKER_LAYER}+gzip", "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
             "application/vnd.docker.image.rootfs.foreign.diff.tar", f"{DOCKER_LAYER}.bzip2", f"{DOCKER_LAYER}.zstd",
-            f"{TAR}+zstd", f"{TAR}+encrypted", f"{TAR}+gzip+encrypted", "application/octet-stream", "text/plain", CONFIG,
-            MANIFEST,
+            f"{TAR}+zstd", f"{TAR}+encrypted", f"{TAR}+gzip+encrypted", "application/octet-stream", "text/plain",
+            CONFIG, MANIFEST,
         )
     },
 )  # fmt: skip
@@ -713,9 +715,9 @@ _TEXT: dict[str, Callable[[str], str | bytes]] = {
     "empty": lambda _text: "",
     "escaped names": lambda text: text.replace('"digest"', '"\\u0064igest"').replace('"rootfs"', '"\\u0072ootfs"'),
 }
-kinds("config text", {name: change for name, change in _TEXT.items()})
-kinds("manifest text", {name: change for name, change in _TEXT.items()})
-kinds("index text", {name: change for name, change in _TEXT.items()})
+kinds("config text", _TEXT)
+kinds("manifest text", _TEXT)
+kinds("index text", _TEXT)
 _OTHER_LAYERS = [{"mediaType": LAYER, "digest": digest(b"other"), "size": 5}]
 
 
@@ -739,7 +741,6 @@ kinds(
         "config twice, the same": lambda text: f'{{"config":{json.dumps(json.loads(text)["config"])},{text[1:]}',
         "mediaType twice": _more(f'"mediaType":"{MANIFEST}"'),
         "MediaType of an index": _more(f'"MediaType":"{INDEX}"'),
-        "schemaVersion twice": _more('"SchemaVersion":2'),
         "Kelvin sign": _more('"blo\u212ab":1,"blokb":2'),
         "annotations in two cases": _more('"annotations":{"a":"1","A":"2","a":"3"}'),
         "manifests": _more('"manifests":[]'),
@@ -759,7 +760,7 @@ kinds(
         "schemaVersion a fraction": _with(schemaVersion=2.5),
         "no media type": _without("mediaType"),
         "media type null": _with(mediaType=None),
-        "media type a number": _with(mediaType=[]) if False else _with(annotations=None),
+        "annotations null": _with(annotations=None),
         "no layers": _without("layers"),
         "layers null": _with(layers=None),
         "layers an object": _with(layers={}),
@@ -869,6 +870,3 @@ kinds(
         "no layers": _lacking("blobs/", LAYER),
     },
 )
-# The content of these is not compressed for containerd, so it is the tar that the config must name.
-for _name in ("blob: gzip called tar", "blob: zstd called tar"):
-    assert _name in KINDS
