@@ -68,11 +68,11 @@ def _is_zstd(start: bytes) -> bool:
 
 def _gunzip(blob: PieceReader) -> Iterator[bytes]:
     # Not gzip.GzipFile: before Python 3.12 it reads 8 KiB at a time, and threads wait for each other at each piece.
+    first = True
     while start := blob.peek(_LONGEST_START):
-        if not start.startswith(_GZIP):
-            raise Unsupported(
-                "it has bytes after the end of its gzip data: engines with unpigz ignore them, others fail"
-            )
+        if not first and (len(start) < _FIXED or not start.startswith(_GZIP)):
+            raise Unsupported("bytes follow its gzip data: engines with unpigz ignore them, others fail")
+        first = False
         _check_gzip_header(start)
         member = zlib.decompressobj(zlib.MAX_WBITS | 16)
         try:

@@ -413,7 +413,8 @@ SKIPPABLE = b"\x50\x2a\x4d\x18\x04\x00\x00\x00abcd"
 _ZSTD = f"{TAR}+zstd"
 
 
-def _zstd(content: bytes, **options: int) -> bytes:
+def zstd_file(content: bytes, **options: int) -> bytes:
+    """Return a zstd file, made with these parameters."""
     values = {getattr(zstd.CompressionParameter, name): value for name, value in options.items()}
     compressor = zstd.ZstdCompressor(options=values)
     # The flush keeps the size of the frame unknown. If it were known, the window would be small.
@@ -468,25 +469,25 @@ kinds(
         "gzip called zstd": lambda tar: (gzipped(tar), _ZSTD),
         "gzip called Docker's tar": lambda tar: (gzipped(tar), DOCKER_LAYER),
         "gzip called Docker's gzip": lambda tar: (gzipped(tar), f"{DOCKER_LAYER}.gzip"),
-        "zstd": lambda tar: (_zstd(tar), _ZSTD),
-        "zstd called gzip": _zstd,
-        "zstd called tar": lambda tar: (_zstd(tar), TAR),
-        "zstd called Docker's zstd": lambda tar: (_zstd(tar), f"{DOCKER_LAYER}.zstd"),
-        "zstd called Docker's gzip": lambda tar: (_zstd(tar), f"{DOCKER_LAYER}.gzip"),
-        "zstd with a checksum": lambda tar: (_zstd(tar, checksum_flag=1), _ZSTD),
-        "zstd with a wrong checksum": lambda tar: (_replaced(_zstd(tar, checksum_flag=1), -4, b"abcd"), _ZSTD),
-        "zstd cut off": lambda tar: (_zstd(tar)[:-20], _ZSTD),
-        "zstd without its last byte": lambda tar: (_zstd(tar, checksum_flag=1)[:-1], _ZSTD),
-        "zstd of two frames": lambda tar: (_zstd(tar[:700]) + _zstd(tar[700:]), _ZSTD),
-        "zstd after a skippable frame": lambda tar: (SKIPPABLE + _zstd(tar), _ZSTD),
-        "zstd before a skippable frame": lambda tar: (_zstd(tar) + SKIPPABLE, _ZSTD),
-        "zstd before a cut off skippable frame": lambda tar: (_zstd(tar) + SKIPPABLE[:10], _ZSTD),
-        "rubbish after zstd": lambda tar: (_zstd(tar) + b"rubbish", _ZSTD),
-        "one zero after zstd": lambda tar: (_zstd(tar) + b"\0", _ZSTD),
-        "zeros after zstd": lambda tar: (_zstd(tar) + bytes(100), _ZSTD),
-        "gzip after zstd": lambda tar: (_zstd(tar) + gzipped(b""), _ZSTD),
-        "a window of 64 MiB": lambda tar: (_zstd(tar, window_log=26), _ZSTD),
-        "a window of 128 MiB": lambda tar: (_zstd(tar, window_log=27), _ZSTD),
+        "zstd": lambda tar: (zstd_file(tar), _ZSTD),
+        "zstd called gzip": zstd_file,
+        "zstd called tar": lambda tar: (zstd_file(tar), TAR),
+        "zstd called Docker's zstd": lambda tar: (zstd_file(tar), f"{DOCKER_LAYER}.zstd"),
+        "zstd called Docker's gzip": lambda tar: (zstd_file(tar), f"{DOCKER_LAYER}.gzip"),
+        "zstd with a checksum": lambda tar: (zstd_file(tar, checksum_flag=1), _ZSTD),
+        "zstd with a wrong checksum": lambda tar: (_replaced(zstd_file(tar, checksum_flag=1), -4, b"abcd"), _ZSTD),
+        "zstd cut off": lambda tar: (zstd_file(tar)[:-20], _ZSTD),
+        "zstd without its last byte": lambda tar: (zstd_file(tar, checksum_flag=1)[:-1], _ZSTD),
+        "zstd of two frames": lambda tar: (zstd_file(tar[:700]) + zstd_file(tar[700:]), _ZSTD),
+        "zstd after a skippable frame": lambda tar: (SKIPPABLE + zstd_file(tar), _ZSTD),
+        "zstd before a skippable frame": lambda tar: (zstd_file(tar) + SKIPPABLE, _ZSTD),
+        "zstd before a cut off skippable frame": lambda tar: (zstd_file(tar) + SKIPPABLE[:10], _ZSTD),
+        "rubbish after zstd": lambda tar: (zstd_file(tar) + b"rubbish", _ZSTD),
+        "one zero after zstd": lambda tar: (zstd_file(tar) + b"\0", _ZSTD),
+        "zeros after zstd": lambda tar: (zstd_file(tar) + bytes(100), _ZSTD),
+        "gzip after zstd": lambda tar: (zstd_file(tar) + gzipped(b""), _ZSTD),
+        "a window of 64 MiB": lambda tar: (zstd_file(tar, window_log=26), _ZSTD),
+        "a window of 128 MiB": lambda tar: (zstd_file(tar, window_log=27), _ZSTD),
         "the magic number of zstd": lambda _tar: (b"\x28\xb5\x2f\xfd", _ZSTD),
     },
 )
@@ -558,7 +559,8 @@ kinds(
         f"media type {media_type}": _with(mediaType=media_type)
         for media_type in (
             f"{TAR}+gzip+nobody", f"{TAR}+nobody", f"{TAR}+nobody+gzip", f"{TAR}+",
-            "application/vnd.oci.image.layer.v2.tar", "application/vnd.oci.image.layer.v2.tar+gzip", "application/vnd.oci.image.layer.",
+            "application/vnd.oci.image.layer.v2.tar", "application/vnd.oci.image.layer.v2.tar+gzip",
+            "application/vnd.oci.image.layer.",
             "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
             "application/vnd.oci.image.layer.nondistributable.v1.tar", f"{DOCKER_LAYER}.gzip+nobody",
             f"{DOCKER_LAYER}+gzip", "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gzip
+import re
 import struct
 from typing import TYPE_CHECKING, Any
 
@@ -85,23 +86,29 @@ def _damaged(content: bytes, damage: tuple[int, bytes, int], *, repairs: bool) -
     return content[: len(content) - cut * 100] if cut else content
 
 
+def _shown(content: object) -> str:
+    return re.sub(r"(\\x00)+", "~", repr(content))
+
+
 @st.composite
 def drafts(draw: st.DrawFn) -> Draft:
-    """A draft of a random image."""
+    """A draft of a random image. Its kind shows what is random."""
     kind = draw(st.sampled_from(["members", "members", "members", "tar bytes", "gzip bytes", "gzip header", "json"]))
     if kind == "members":
         more, end = draw(_tars)
-        return Draft(kind, ("tar",), lambda start, _: start + more + end)
+        return Draft(f"{kind} {_shown(more + end)}", ("tar",), lambda start, _: start + more + end)
     damage = draw(_damages)
-    if kind == "tar bytes":
+    kind = f"{kind} {_shown(damage)}"
+    if kind.startswith("tar bytes"):
         repairs = draw(st.booleans())
         more = entry("a", b"content" * 20) + entry("b", kind="2", link="a") + entry("c", kind="1", link="a") + END
-        return Draft(kind, ("tar",), lambda start, _: _damaged(start + more, damage, repairs=repairs))
-    if kind == "gzip bytes":
+        return Draft(f"{kind} {repairs}", ("tar",), lambda start, _: _damaged(start + more, damage, repairs=repairs))
+    if kind.startswith("gzip bytes"):
         return Draft(kind, ("blob",), lambda tar, _: _damaged(gzip.compress(tar, mtime=0), damage, repairs=False))
-    if kind == "gzip header":
+    if kind.startswith("gzip header"):
         header = struct.pack("<BBBBIBB", 0x1F, 0x8B, 8, draw(st.integers(0, 255)), 0, 0, 255) + damage[1]
-        return Draft(kind, ("blob",), lambda tar, _: header + gzip.compress(tar, mtime=0)[10:])
+        return Draft(f"{kind} {header!r}", ("blob",), lambda tar, _: header + gzip.compress(tar, mtime=0)[10:])
     step: Step = draw(st.sampled_from(["config", "manifest", "index"]))
     way, name, value = draw(_ways), draw(_names), draw(_values)
-    return Draft(f"{kind} {step}", (step,), lambda document, _: _changed(document, way, name, value))
+    change = f"json {step} {way} {name} {value!r}"
+    return Draft(change, (step,), lambda document, _: _changed(document, way, name, value))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -84,9 +85,9 @@ def refusal(engine: Engine, name: str) -> str:
         failure = next((str(line["error"]) for line in lines if "error" in line), "")
         if not failure:
             client.inspect_image(name)
-            client.remove_image(name, force=True)
     except errors.APIError as error:
-        return str(error)
-    finally:
-        client.close()
+        failure = str(error)
+    with contextlib.suppress(errors.APIError):
+        client.remove_image(name, force=True)
+    client.close()
     return failure
