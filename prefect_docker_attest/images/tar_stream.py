@@ -99,6 +99,8 @@ def members(tar: PieceReader) -> Iterator[Member]:
         kind = header[156:157]
         mode, size = _fields(header)
         size = _size({}, kind, size)
+        if kind == _GNU_SPARSE:
+            raise InvalidTarError("it has a sparse file of GNU tar, which engines refuse")
         if kind == _PAX:
             records = _pax_records(_content(tar, size))
             continue
