@@ -67,28 +67,32 @@ def _is_zstd(start: bytes) -> bool:
 
 
 def _gunzip(blob: PieceReader) -> Iterator[bytes]:
-    # Not gzip.GzipFile: before Python 3.12 it reads 8 KiB at a time, and threads wait for each other at each piece.
-    first = True
+    """Decompress gzip, which can have several members, as in eStargz."""
+    _check_gzip_header(blob.peek(_LONGEST_START))
+    yield from _gzip_member(blob)
     while start := blob.peek(_LONGEST_START):
-        if not first and (len(start) < _FIXED or not start.startswith(_GZIP)):
+        if len(start) < _FIXED or not start.startswith(_GZIP):
             raise Unsupported("bytes follow its gzip data: engines with unpigz ignore them, others fail")
-        first = False
         _check_gzip_header(start)
-        member = zlib.decompressobj(zlib.MAX_WBITS | 16)
-        try:
-            for piece in blob.rest():
-                held: bytes | memoryview = piece
-                while held and not member.eof:
-                    if content := member.decompress(held, _UNPACKED):
-                        yield content
-                    held = member.unconsumed_tail
-                if member.eof:
-                    blob.push(member.unused_data)  # a gzip file can have several members, as in eStargz
-                    break
-        except zlib.error as error:
-            raise Damaged(str(error)) from error
-        if not member.eof:
-            raise Damaged("the data is cut off")
+        yield from _gzip_member(blob)
+
+
+def _gzip_member(blob: PieceReader) -> Iterator[bytes]:
+    # Not gzip.GzipFile: before Python 3.12 it reads 8 KiB at a time, and threads wait for each other at each piece.
+    member = zlib.decompressobj(zlib.MAX_WBITS | 16)
+    try:
+        for piece in blob.rest():
+            held: bytes | memoryview = piece
+            while held and not member.eof:
+                if content := member.decompress(held, _UNPACKED):
+                    yield content
+                held = member.unconsumed_tail
+            if member.eof:
+                blob.push(member.unused_data)
+                return
+    except zlib.error as error:
+        raise Damaged(str(error)) from error
+    raise Damaged("the data is cut off")
 
 
 def _check_gzip_header(start: bytes) -> None:

@@ -48,7 +48,7 @@ def test_every_import_is_declared() -> None:
     # These modules have the names of their distributions.
     distributions = {canonicalize_name(name) for name in third_party}
     if sys.version_info < (3, 14):
-        distributions |= {"backports-zstd"}
+        distributions.add(canonicalize_name("backports-zstd"))
     assert required("prefect-docker-attest") == distributions | USED_THROUGH_PREFECT
 
 
