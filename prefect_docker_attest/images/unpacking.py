@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 WHITEOUT, OPAQUE = ".wh.", ".wh..wh..opq"  # OCI image specification, layer.md
 _LONGEST_NAME, _LONGEST_PATH = 255, 4095  # bytes; Linux's limits
+_SAFE_NAME = 63  # characters: at most 252 bytes
 _SAFE_PATH = 3500  # characters. The path of the folder that an engine unpacks into counts too
 _MOST_LINKS = 255  # symbolic links in one path; containerd has the same limit
 _KNOWN = (FILE, FOLDER, GLOBAL, b"3", b"4", b"6")
@@ -26,6 +27,7 @@ _NUMBERS = {FOLDER: _FOLDER, SYMLINK: _LINK, GLOBAL: 0}
 _ATTRIBUTE, _SPARSE, _CAPABILITY = "SCHILY.xattr.", "GNU.sparse.", "security.capability"
 # Version and size of valid capabilities (linux/capability.h).
 _CAPABILITIES = ((b"\1", 12), (b"\2", 20), (b"\3", 24))
+_MOST_SLOTS = 1 << 21  # places for 1.4 million paths; 16 MiB
 _LONGEST_VALUE = 2048  # bytes; ext4 keeps the attributes of a file in one block
 
 
@@ -51,10 +53,11 @@ class Unpacker:
         folder, _, name = member.path.rpartition("/")
         if not name:  # the root
             return
-        if folder != self._parent or name.startswith(WHITEOUT):
+        if folder != self._parent:
             self._parent, folder = folder, self._made(folder)
             self._parent = folder if folder == self._parent else ""
-        _check_length(name)
+        if len(name) > _SAFE_NAME:
+            _check_length(name)
         if len(member.path) > _SAFE_PATH:
             raise NotUnpackableError(f"a path has more than {_SAFE_PATH} characters")
         path = f"{folder}/{name}" if folder else name
@@ -64,9 +67,7 @@ class Unpacker:
             self._create(path, member)
 
     def _create(self, path: str, member: Member) -> None:
-        was, kind = self._paths.get(path), member.kind
-        if was == _FOLDER and kind != FOLDER:
-            raise NotUnpackableError(f"{path!r} replaces a folder of the same layer")
+        kind = member.kind
         if kind == HARD_LINK:
             self._check_target(member, path)
         elif kind == SYMLINK:
@@ -77,7 +78,8 @@ class Unpacker:
             raise InvalidTarError(f"{path!r} has the type {kind.decode('latin-1')!r}, which engines refuse")
         if member.records:
             _check_records(path, member.records)
-        self._paths.set(path, _NUMBERS.get(kind, _OTHER))
+        if self._paths.set(path, _NUMBERS.get(kind, _OTHER)) == _FOLDER and kind != FOLDER:
+            raise NotUnpackableError(f"{path!r} replaces a folder of the same layer")
 
     def _made(self, path: str) -> str:
         """Make a folder and its parents, and return its path without symbolic links."""
@@ -135,7 +137,7 @@ class Unpacker:
 
 def _check_length(name: str) -> None:
     removed = name.removeprefix(WHITEOUT)
-    if len(removed) * 4 > _LONGEST_NAME and len(removed.encode(errors="surrogateescape")) > _LONGEST_NAME:
+    if len(removed.encode(errors="surrogateescape")) > _LONGEST_NAME:
         raise InvalidTarError(f"it has a file name of more than {_LONGEST_NAME} bytes")
 
 
@@ -156,23 +158,27 @@ def _check_records(path: str, records: Mapping[str, str]) -> None:
 
 
 class _Paths:
-    """A number from 1 to 3 for each path, in 16 bytes of memory for each: an open hash table of hashes."""
+    """A number from 1 to 3 for each path, in about 16 bytes of memory for each: an open hash table of hashes."""
 
     def __init__(self) -> None:
-        self._slots = array("q", bytes(8 << 10))
+        self._slots = array("q", [0]) * 1024
         self._used = 0
 
     def get(self, path: str) -> int:
         """Return the number of a path; 0 for an unknown path."""
         return self._slots[self._slot(hash(path) >> 2)] & 3
 
-    def set(self, path: str, number: int) -> None:
+    def set(self, path: str, number: int) -> int:
+        """Set the number of a path, and return its last one."""
         key = hash(path) >> 2
         slot = self._slot(key)
-        self._used += not self._slots[slot]
+        last = self._slots[slot]
         self._slots[slot] = key << 2 | number
-        if self._used * 2 > len(self._slots):
-            self._grow()
+        if not last:
+            self._used += 1
+            if self._used * 3 > len(self._slots) * 2:
+                self._grow()
+        return last & 3
 
     def _slot(self, key: int) -> int:
         slots, mask = self._slots, len(self._slots) - 1
@@ -183,7 +189,9 @@ class _Paths:
 
     def _grow(self) -> None:
         old = self._slots
-        self._slots = array("q", bytes(len(old) << 4))
+        if len(old) >= _MOST_SLOTS:
+            raise NotUnpackableError(f"only its first {self._used:,} paths were compared")
+        self._slots = array("q", [0]) * (len(old) * 2)
         for value in old:
             if value:
                 self._slots[self._slot(value >> 2)] = value

@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from engines.private import Engine
     from support.mutations import Draft
 
-pytestmark = pytest.mark.private("compares with the versions of Docker in Debian")
+pytestmark = [
+    pytest.mark.private("compares with the versions of Docker in Debian"),
+    pytest.mark.timeout(1200),
+]
 
 # Kinds that all these engines pull, but `inspect` does not judge, with the reason.
 UNDECIDED = {
