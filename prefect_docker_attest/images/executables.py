@@ -57,8 +57,8 @@ class Executable(NamedTuple):
 
     Attributes:
         system: such as ``linux``, derived from the file format
-        processor: GOARCH name of the processor, or ``machine-`` and its number in ELF if it has no such name; a universal
-            binary has several, joined by ``+``
+        processor: GOARCH name of the processor, or ``machine-NUMBER`` if it has none; a universal binary has several,
+            joined by ``+``
         loader: path of the dynamic loader; `None` for a file that needs none
     """
 
