@@ -148,7 +148,9 @@ def _system_has_certificates() -> bool:
     paths = ssl.get_default_verify_paths()
     if sys.platform in ("darwin", "win32") or paths.cafile or any(map(os.path.isfile, _BUNDLES)):
         return True
-    return bool(paths.capath and os.listdir(paths.capath))
+    with contextlib.suppress(OSError):
+        return bool(paths.capath and os.listdir(paths.capath))
+    return False
 
 
 class Client:

@@ -27,6 +27,7 @@ _NUMBERS = {FOLDER: _FOLDER, SYMLINK: _LINK, GLOBAL: 0}
 _ATTRIBUTE, _SPARSE, _CAPABILITY = "SCHILY.xattr.", "GNU.sparse.", "security.capability"
 # Version and size of valid capabilities (linux/capability.h).
 _CAPABILITIES = ((b"\1", 12), (b"\2", 20), (b"\3", 24))
+_LINK_SIZE, _MOST_LINK_MEMORY = 200, 8 << 20  # bytes: a link without its texts, and all links
 _MOST_SLOTS = 1 << 21  # places for 1.4 million paths; 16 MiB
 _LONGEST_VALUE = 2048  # bytes; ext4 keeps the attributes of a file in one block
 
@@ -36,11 +37,12 @@ class NotUnpackableError(Exception):
 
 
 class Unpacker:
-    """Unpacks one layer in mind."""
+    """Follows what unpacking a layer would do. It writes nothing."""
 
     def __init__(self) -> None:
         self._paths = _Paths()
         self._links: dict[str, str] = {}
+        self._links_size = 0
         self._parent = ""  # the last parent that was made
 
     def add(self, member: Member) -> None:
@@ -74,6 +76,9 @@ class Unpacker:
             if not 0 < len(member.link.encode(errors="surrogateescape")) <= _LONGEST_PATH:
                 raise InvalidTarError(f"the symbolic link {path!r} has no valid target")
             self._links[path] = member.link
+            self._links_size += _LINK_SIZE + len(path) + len(member.link)
+            if self._links_size > _MOST_LINK_MEMORY:
+                raise NotUnpackableError(f"only its first {len(self._links):,} symbolic links were followed")
         elif kind not in _KNOWN:
             raise InvalidTarError(f"{path!r} has the type {kind.decode('latin-1')!r}, which engines refuse")
         if member.records:
