@@ -127,8 +127,8 @@ def inspect(  # noqa: PLR0917 click passes each option as an argument
     Images are read from their registry with the credentials of `docker login`, because clusters pull them from there.
     With --engine, IMAGE is the name or id of an image in the Docker Engine.
 
-    Exit code: 0 if all images were inspected and pass the --fail-on and --expect-platform checks, 1 if an image cannot
-    be inspected or fails such a check.
+    Exit code: 0 if all images were inspected and pass the --fail-on and --expect-platform checks, 1 if an image fails
+    such a check, 3 if no check failed, but an image could not be inspected.
     """
     from prefect_docker_attest.images.checks import Checks
     from prefect_docker_attest.images.inspection_report import Report
@@ -144,7 +144,7 @@ def inspect(  # noqa: PLR0917 click passes each option as an argument
         ):
             with bars.hidden():
                 report.show(result)
-    sys.exit(0 if report.conclude() else 1)
+    sys.exit(report.conclude())
 
 
 def _print_json(value: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -14,8 +15,11 @@ if TYPE_CHECKING:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return a rich console that does not highlight numbers and names."""
-    return Console(stderr=stderr, highlight=False)
+    """Return a rich console that does not highlight numbers and names.
+
+    With the variable NO_COLOR, it writes no escape codes at all, as if the output were not a terminal.
+    """
+    return Console(stderr=stderr, highlight=False, force_terminal=False if os.environ.get("NO_COLOR") else None)
 
 
 def printable(text: str, *, lines: bool = False) -> str:

@@ -60,6 +60,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "(default: existing where there is one and --suite is not given)",
     )
     parser.addoption("--suite", help="the suite of Debian that private engines come from: trixie (default) or sid")
+    parser.addoption(
+        "--oracle", type=int, default=0, help="compare `inspect` with engines on this number of new random images"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from prefect_docker_attest.platforms import NotAPlatformError, Platform
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from prefect_docker_attest.images.result import Inspection
 
@@ -39,15 +39,18 @@ class Checks:
         present = [image.platform for image in inspection.images]
         return [platform for platform in self.platforms if not any(map(platform.matches, present))]
 
-    def passed(self, inspection: Inspection) -> bool:
-        """Whether an image passes all checks."""
-        failed = (
-            self.missing(inspection),
-            self.attestations and inspection.attestations,
-            self.corruption and inspection.state != "sound",
-            self.programs and not all(image.programs.can_start for image in inspection.images),
-        )
-        return not any(failed)
+    def failures(self, inspection: Inspection) -> Iterator[str]:
+        """Yield why an image does not pass the checks."""
+        for platform in self.missing(inspection):
+            yield f"There is no image for {platform}."
+        if self.attestations and inspection.attestations:
+            yield "The image has attestations."
+        for image in inspection.images:
+            name = image.platform or image.digest
+            if self.corruption and image.state != "sound":
+                yield f"{name} is {image.state}: {image.detail}"
+            if self.programs and not image.programs.can_start:
+                yield f"{name} has {image.programs.state} programs: {image.programs.detail}"
 
 
 def expected_platform(text: str) -> Platform:

@@ -1,27 +1,33 @@
-"""Decompresses layers: gzip, and zstd if this Python or an installed package supports it."""
+"""Decompresses layers: gzip and zstd."""
 
 from __future__ import annotations
 
-import importlib
 import io
 import re
+import sys
 import threading
 import zlib
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prefect_docker_attest.images.stream import RawPieceReader
 
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from prefect_docker_attest.images.stream import PieceReader
 
-_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"  # RFC 1952 and RFC 8878
+_GZIP, _ZSTD = b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd"  # RFC 1952 and RFC 8878
+_NAME, _COMMENT, _RESERVED = 0x08, 0x10, 0xE0  # flags of a gzip header
+_FIXED, _LONGEST_START = 10, 512  # bytes of a gzip header: without names, and with the longest name for Go
+_SKIPPABLE_HEADER = 8  # bytes
 _SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")
 _UNPACKED = 1 << 18  # size of a decompressed piece, in bytes
 _LARGEST_WINDOW = 26  # largest zstd window, as a power of 2: 64 MiB, eight times what builders use
-_ZSTD_MODULES = ("compression.zstd", "backports.zstd", "zstandard")
 # Each zstd reader holds one window in memory. This limits their number when many layers are read at the same time.
 _zstd_readers = threading.BoundedSemaphore(2)
 
@@ -31,75 +37,83 @@ class Damaged(Exception):
 
 
 class Unsupported(Exception):
-    """This Python cannot decompress the data."""
+    """Not all engines decompress the data, or it needs too much memory."""
+
+
+def is_compressed(blob: PieceReader) -> bool:
+    """Whether a blob begins as gzip or zstd. As for containerd, its media type does not matter."""
+    return _is_zstd(start := blob.peek(_SKIPPABLE_HEADER)) or start.startswith(_GZIP)
 
 
 def unpacked(blob: PieceReader) -> Iterator[bytes | memoryview]:
     """Decompress a blob, and yield its content in pieces.
 
-    The first bytes of the blob determine the compression, not its media type. containerd does the same
-    (pkg/archive/compression).
-
     Raises:
         Damaged: the compressed data is invalid
-        Unsupported: no module of this Python reads zstd, or the zstd window is too large
+        Unsupported: not all engines decompress the data, or the zstd window is too large
     """
-    start = blob.peek(len(_ZSTD))
+    start = blob.peek(_SKIPPABLE_HEADER)
     if start.startswith(_GZIP):
         yield from _gunzip(blob)
-    elif start.startswith(_ZSTD) or _SKIPPABLE.match(start):
+    elif _is_zstd(start):
         with _zstd_readers:
             yield from _unzstd(blob)
     else:
         yield from blob.rest()
 
 
+def _is_zstd(start: bytes) -> bool:
+    return start.startswith(_ZSTD) or (len(start) == _SKIPPABLE_HEADER and bool(_SKIPPABLE.match(start)))
+
+
 def _gunzip(blob: PieceReader) -> Iterator[bytes]:
+    """Decompress gzip, which can have several members, as in eStargz."""
+    _check_gzip_header(blob.peek(_LONGEST_START))
+    yield from _gzip_member(blob)
+    while start := blob.peek(_LONGEST_START):
+        if len(start) < _FIXED or not start.startswith(_GZIP):
+            raise Unsupported("bytes follow its gzip data: engines with unpigz ignore them, others fail")
+        _check_gzip_header(start)
+        yield from _gzip_member(blob)
+
+
+def _gzip_member(blob: PieceReader) -> Iterator[bytes]:
     # Not gzip.GzipFile: before Python 3.12 it reads 8 KiB at a time, and threads wait for each other at each piece.
     member = zlib.decompressobj(zlib.MAX_WBITS | 16)
     try:
         for piece in blob.rest():
             held: bytes | memoryview = piece
-            while held:
-                if member.eof:
-                    # A gzip file can have several members, as in eStargz. Zeros can follow the last member.
-                    held = bytes(held).lstrip(b"\0")
-                    if not held:
-                        break
-                    member = zlib.decompressobj(zlib.MAX_WBITS | 16)
+            while held and not member.eof:
                 if content := member.decompress(held, _UNPACKED):
                     yield content
-                held = member.unused_data if member.eof else member.unconsumed_tail
+                held = member.unconsumed_tail
+            if member.eof:
+                blob.push(member.unused_data)
+                return
     except zlib.error as error:
         raise Damaged(str(error)) from error
-    if not member.eof:
-        raise Damaged("the data is cut off")
+    raise Damaged("the data is cut off")
+
+
+def _check_gzip_header(start: bytes) -> None:
+    """Refuse to judge a header that not all programs read (RFC 1952): Go reads names of up to 511 bytes."""
+    flags = start[3] if len(start) > 3 else 0  # noqa: PLR2004
+    if flags & _RESERVED:
+        raise Unsupported("its gzip header has unknown flags")
+    names = flags & (_NAME | _COMMENT)
+    if names and len(start) == _LONGEST_START and start.count(b"\0", _FIXED) < names.bit_count():
+        raise Unsupported("its gzip header is too long for some engines")
 
 
 def _unzstd(blob: PieceReader) -> Iterator[bytes]:
-    opened, failures = _zstd_reader()
+    options: dict[int, int] = {zstd.DecompressionParameter.window_log_max: _LARGEST_WINDOW}
     try:
-        reader = opened(io.BufferedReader(RawPieceReader(blob), _UNPACKED))
+        reader = zstd.ZstdFile(io.BufferedReader(RawPieceReader(blob), _UNPACKED), options=options)
         while piece := reader.read(_UNPACKED):
             yield piece
     except EOFError:
         raise Damaged("the data is cut off") from None
-    except failures as error:
+    except zstd.ZstdError as error:
         if "memory" in str(error).lower() or "window" in str(error).lower():
             raise Unsupported(f"its zstd window is larger than {1 << _LARGEST_WINDOW - 20} MiB") from error
         raise Damaged(str(error)) from error
-
-
-def _zstd_reader() -> tuple[Callable[[Any], Any], type[Exception]]:
-    """Return the function that opens a zstd file, and the exception that it raises for invalid data."""
-    for name in _ZSTD_MODULES:
-        try:
-            module = importlib.import_module(name)
-        except ImportError:
-            continue
-        if name == "zstandard":
-            decompressor = module.ZstdDecompressor(max_window_size=1 << _LARGEST_WINDOW)
-            return partial(decompressor.stream_reader, read_across_frames=True), module.ZstdError
-        options = {module.DecompressionParameter.window_log_max: _LARGEST_WINDOW}
-        return partial(module.ZstdFile, options=options), module.ZstdError
-    raise Unsupported("it is compressed with zstd. Use Python 3.14, or run `pip install zstandard` in this environment")

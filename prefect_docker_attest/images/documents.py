@@ -10,27 +10,72 @@ import hashlib
 import json
 import re
 import sys
-import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from prefect_docker_attest.images import manifest
+from prefect_docker_attest.images.go_json import (
+    Base64,
+    Map,
+    NotReadableError,
+    Pointer,
+    Raw,
+    Struct,
+    Time,
+    read_json,
+    shown,
+)
 from prefect_docker_attest.platforms import Platform
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 LONGEST_DOCUMENT = 4 << 20
 """Maximum size of a manifest or config, in bytes. Registries accept the same size."""
 
-_MOST_VALUES = 250_000  # values in one document. Python needs up to 230 bytes for each: 60 MB
 _LONGEST_NAME = 255  # characters
-_PLATFORM = ("os", "architecture", "variant")
-_SHOWN = 80  # characters of a wrong value that an error message shows
-_KINDS: dict[type[Any], str] = {dict: "an object", list: "a list", str: "a string"}
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-# Only one thread parses a document at a time: several large documents together would need too much memory.
-_parsing = threading.Lock()
+_VERB = re.compile(r"is |has |must ")
+
+# The structs of image-spec (specs-go/v1) and of Docker's configs. Engines refuse members of other types.
+_PLATFORM = Struct({"architecture": str, "os": str, "os.version": str, "os.features": [str], "variant": str})
+_DESCRIPTOR = Struct(
+    {
+        "mediaType": str,
+        "digest": str,
+        "size": int,
+        "urls": [str],
+        "annotations": Map(str),
+        "data": Base64,
+        "platform": Pointer(_PLATFORM),
+        "artifactType": str,
+    }
+)
+_COMMON = {"schemaVersion": int, "mediaType": str, "artifactType": str, "annotations": Map(str), "fsLayers": Raw}
+_COMMON["subject"] = _DESCRIPTOR
+_INDEX = Struct({**_COMMON, "manifests": [_DESCRIPTOR], "config": Raw, "layers": Raw})
+_MANIFEST = Struct({**_COMMON, "config": _DESCRIPTOR, "layers": [_DESCRIPTOR], "manifests": Raw})
+_HEALTH_TIMES = ("Interval", "Timeout", "StartPeriod", "StartInterval", "Retries")
+_HISTORY = {"created": Time, "created_by": str, "author": str, "comment": str, "empty_layer": bool}
+_EMPTY = Struct({})
+_SETTINGS = {
+    **dict.fromkeys(("User", "WorkingDir", "StopSignal"), str),
+    **{name: [str] for name in ("Env", "Entrypoint", "Cmd", "OnBuild", "Shell")},
+    **dict.fromkeys(("ExposedPorts", "Volumes"), Map(_EMPTY)),
+    "Labels": Map(str),
+    "ArgsEscaped": bool,
+    "Healthcheck": Struct({"Test": [str], **dict.fromkeys(_HEALTH_TIMES, int)}),
+}
+_CONFIG = Struct(
+    {
+        **_PLATFORM.members,
+        "created": Time,
+        "author": str,
+        "config": Struct(_SETTINGS),
+        "rootfs": Struct({"type": str, "diff_ids": [str]}),
+        "history": [Struct(_HISTORY)],
+    }
+)
 
 
 class ImageError(Exception):
@@ -39,11 +84,13 @@ class ImageError(Exception):
     Args:
         problem: what failed, with the value that was found
         tip: what to do next, with a command to type if there is one
+        retryable: whether the same inspection can succeed later
     """
 
-    def __init__(self, problem: str, tip: str = "") -> None:
+    def __init__(self, problem: str, tip: str = "", *, retryable: bool = False) -> None:
         super().__init__(problem)
         self.tip = tip
+        self.retryable = retryable
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +106,8 @@ class Descriptor:
         is_attestation: whether BuildKit marked the content as an attestation
         attested_image: digest of the image that the attestation describes
         predicate_type: in-toto predicate type of the content, such as ``https://spdx.dev/Document``
+        matches_nothing: whether the descriptor has a platform without an architecture, which matches no machine
+        served_as: media type that the registry names, if engines do not know it
     """
 
     media_type: str
@@ -69,6 +118,8 @@ class Descriptor:
     is_attestation: bool = False
     attested_image: str | None = None
     predicate_type: str | None = None
+    matches_nothing: bool = False
+    served_as: str = ""
 
     @property
     def is_index(self) -> bool:
@@ -92,6 +143,19 @@ class Descriptor:
 
 
 @dataclass(frozen=True)
+class Index:
+    """An index.
+
+    Attributes:
+        entries: descriptors of the manifests
+        twice: pairs of members whose names are equal for engines
+    """
+
+    entries: tuple[Descriptor, ...]
+    twice: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
 class Manifest:
     """The manifest of one image or one artifact.
 
@@ -99,11 +163,13 @@ class Manifest:
         config: descriptor of the config; `None` if the manifest has no config
         layers: descriptors of the layers, from the lowest to the highest
         artifact_type: media type of an artifact; ``""`` for an image
+        twice: pairs of members whose names are equal for engines
     """
 
     config: Descriptor | None
     layers: tuple[Descriptor, ...]
     artifact_type: str
+    twice: Sequence[str] = ()
 
     @property
     def is_image(self) -> bool:
@@ -136,6 +202,8 @@ class Config:
         command: the words of ``CMD``
         environment: variables as ``NAME=value``
         working_directory: absolute path; ``""`` if the config names none
+        layered: whether the type of the root file system is ``layers``, the only one that image-spec knows
+        twice: pairs of members whose names are equal for engines
     """
 
     platform: Platform | None
@@ -144,6 +212,8 @@ class Config:
     command: tuple[str, ...] = ()
     environment: tuple[str, ...] = ()
     working_directory: str = ""
+    layered: bool = True
+    twice: Sequence[str] = ()
 
 
 def digest_of(content: bytes | bytearray) -> str:
@@ -164,147 +234,125 @@ def media_type(content: bytes, header: str) -> str:
     """
     if header in (*manifest.INDEX_KINDS, *manifest.MANIFEST_KINDS) or not content.lstrip().startswith(b"{"):
         return header
-    return _get(_load(content, "its document"), "mediaType", str, "its document: ") or header
+    return _members(content, Struct({"mediaType": str}), "its document")["mediaType"] or header
 
 
-def read_index(content: bytes, name: str) -> tuple[Descriptor, ...]:
-    """Parse an index, and return the descriptors that it lists.
+def read_index(content: bytes, name: str) -> Index:
+    """Parse an index.
 
     Args:
         content: the document
         name: name of the document in error messages
 
     Raises:
-        ImageError: the document is not a valid index
+        ImageError: engines cannot read the document, or it is not an index
     """
-    document = _load(content, name)
-    _refuse(document, ("config", "layers"), name)
-    entries = _get(document, "manifests", list, f"{name}: ")
-    return tuple(read_descriptor(entry, f"{name}: manifests[{number}]") for number, entry in enumerate(entries))
+    document = _members(content, _INDEX, name)
+    _refuse(document, ("config", "layers"), manifest.MANIFEST_KINDS, name)
+    entries = enumerate(document["manifests"])
+    return Index(
+        tuple(_descriptor(entry, f"{name}: manifests[{number}]") for number, entry in entries), document["twice"]
+    )
 
 
 def read_manifest(content: bytes, name: str) -> Manifest:
     """Parse a manifest. Arguments and errors are those of `read_index`."""
-    document = _load(content, name)
-    _refuse(document, ("manifests",), name)
-    config = document.get("config")
-    layers = _get(document, "layers", list, f"{name}: ")
+    document = _members(content, _MANIFEST, name)
+    _refuse(document, ("manifests",), manifest.INDEX_KINDS, name)
+    config, layers = document["config"], enumerate(document["layers"])
     return Manifest(
-        read_descriptor(config, f"{name}: config") if config is not None else None,
-        tuple(read_descriptor(layer, f"{name}: layers[{number}]") for number, layer in enumerate(layers)),
-        _get(document, "artifactType", str, f"{name}: "),
+        _descriptor(config, f"{name}: config") if config["digest"] else None,
+        tuple(_descriptor(layer, f"{name}: layers[{number}]") for number, layer in layers),
+        document["artifactType"],
+        document["twice"],
     )
 
 
 def read_config(content: bytes, name: str) -> Config:
     """Parse a config. Arguments and errors are those of `read_index`."""
-    document = _load(content, name)
-    rootfs = _get(document, "rootfs", dict, f"{name}: ")
-    config = _get(document, "config", dict, f"{name}: ")
-    where = f"{name}: config."
+    document = _members(content, _CONFIG, name)
+    settings, rootfs = document["config"], document["rootfs"]
     return Config(
         _platform(document, name),
-        _strings(rootfs, "diff_ids", f"{name}: rootfs."),
-        _strings(config, "Entrypoint", where),
-        _strings(config, "Cmd", where),
-        _strings(config, "Env", where),
-        _get(config, "WorkingDir", str, where),
+        tuple(rootfs["diff_ids"]),
+        tuple(settings["Entrypoint"]),
+        tuple(settings["Cmd"]),
+        tuple(settings["Env"]),
+        settings["WorkingDir"],
+        rootfs["type"] in ("", "layers"),
+        document["twice"],
     )
 
 
-def _load(content: bytes, name: str) -> dict[str, Any]:
-    if content.count(b",") + content.count(b"{") + content.count(b"[") > _MOST_VALUES:
-        raise ImageError(f"{name} has more than {_MOST_VALUES:,} values and is not read.")
-    try:
-        with _parsing:
-            document = json.loads(content)
-    except RecursionError:
-        raise ImageError(f"{name} is nested too deeply to be read.") from None
-    except ValueError as error:  # UnicodeDecodeError is one too
-        raise ImageError(f"{name} is not JSON: {str(error)[:_SHOWN]}.") from None
-    if not isinstance(document, dict):
-        raise ImageError(f"{name} must be a JSON object, not {_shown(document)}.")
-    return document
-
-
-def _refuse(document: Mapping[str, Any], members: tuple[str, ...], name: str) -> None:
-    """Refuse a document that some programs read as a manifest and others as an index (CVE-2021-41190).
-
-    containerd refuses it too.
-    """
-    wrong = next((member for member in members if member in document), None)
-    if wrong:
-        raise ImageError(f"{name} also has the member {wrong!r}, so other programs may read it differently.")
-
-
-def read_descriptor(value: Any, where: str) -> Descriptor:
-    """Parse a descriptor.
+def read_descriptor(value: object, where: str) -> Descriptor:
+    """Parse a descriptor in the answer of an engine.
 
     Args:
-        value: the part of a document that holds the descriptor
+        value: the part of a JSON document that holds the descriptor
         where: name of that part in error messages
 
     Raises:
         ImageError: the value is not a valid descriptor
     """
-    if not isinstance(value, dict):
-        raise ImageError(f"{where} must be a descriptor, not {_shown(value)}.")
-    digest, size = value.get("digest"), value.get("size")
-    if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
-        raise ImageError(f"{where}.digest must be sha256:<64 hexadecimal digits>, not {_shown(digest)}.")
-    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size < 1 << 63:
-        raise ImageError(f"{where}.size must be a number of bytes, not {_shown(size)}.")
-    media_type = value.get("mediaType")
-    if not isinstance(media_type, str) or len(media_type) > _LONGEST_NAME:
-        raise ImageError(f"{where}.mediaType must be a media type, not {_shown(media_type)}.")
-    annotations = _get(value, "annotations", dict, f"{where}.")
+    content = json.dumps(value).encode()
+    return _descriptor(_members(content, _DESCRIPTOR, where), where)
+
+
+def _members(content: bytes, kind: Struct, name: str) -> dict[str, Any]:
+    """Return the members of a document, and as ``twice`` the pairs of members with equal names."""
+    try:
+        members, twice = read_json(content, kind)
+    except NotReadableError as error:
+        raise ImageError(f"{name}{'' if _VERB.match(str(error)) else ':'} {error}.") from None
+    return {**members, "twice": twice}
+
+
+def _refuse(document: Mapping[str, Any], members: tuple[str, ...], kinds: Mapping[str, str], name: str) -> None:
+    """Refuse a document that some programs read as a manifest and others as an index (CVE-2021-41190).
+
+    containerd refuses it too.
+    """
+    wrong = next((member for member in members if document[member]), None)
+    if wrong:
+        raise ImageError(f"{name} also has the member {wrong!r}, so other programs may read it differently.")
+    if document["mediaType"] in kinds:
+        raise ImageError(
+            f"{name} has the media type {document['mediaType']}, so other programs may read it differently."
+        )
+    if document["fsLayers"]:
+        raise ImageError(f"{name} has the member 'fsLayers': images of Docker before 1.10 are not supported.")
+
+
+def _descriptor(value: Mapping[str, Any], where: str) -> Descriptor:
+    digest, size, media_type = value["digest"], value["size"], value["mediaType"]
+    if not _DIGEST.fullmatch(digest):
+        raise ImageError(f"{where}.digest must be sha256:<64 hexadecimal digits>, not {shown(digest)}.")
+    if size < 0:
+        raise ImageError(f"{where}.size must be a number of bytes, not {size}.")
+    if len(media_type) > _LONGEST_NAME:
+        raise ImageError(f"{where}.mediaType must be a media type, not {shown(media_type)}.")
+    annotations = value["annotations"]
     return Descriptor(
         sys.intern(media_type),
         digest,
         size,
-        _platform(_get(value, "platform", dict, f"{where}."), f"{where}.platform"),
-        bool(_get(value, "urls", list, f"{where}.")),
+        _platform(value["platform"], f"{where}.platform") if value["platform"] else None,
+        bool(value["urls"]),
         annotations.get("vnd.docker.reference.type") == manifest.ATTESTATION,
         _annotation(annotations, "vnd.docker.reference.digest"),
         _annotation(annotations, "in-toto.io/predicate-type"),
+        bool(value["platform"]) and not value["platform"]["architecture"],
     )
 
 
-def _annotation(annotations: Mapping[str, Any], name: str) -> str | None:
-    text = annotations.get(name)
-    return text if isinstance(text, str) and len(text) <= _LONGEST_NAME else None
+def _annotation(annotations: Mapping[str, str], name: str) -> str | None:
+    text = annotations.get(name, "")
+    return text if 0 < len(text) <= _LONGEST_NAME else None
 
 
 def _platform(value: Mapping[str, Any], where: str) -> Platform | None:
-    words = [_get(value, name, str, f"{where}: ") for name in _PLATFORM]
-    for name, word in zip(_PLATFORM, words, strict=True):
-        if len(word) > _LONGEST_NAME:
-            raise ImageError(f"{where}: {name} must be a short name, not {_shown(word)}.")
-    return Platform.of_document(*words)
-
-
-def _strings(value: Mapping[str, Any], name: str, where: str) -> tuple[str, ...]:
-    if isinstance(value.get(name), str):  # Docker reads a string as a list with one entry
-        return (value[name],)
-    strings = _get(value, name, list, where)
-    for string in strings:
-        if not isinstance(string, str):
-            raise ImageError(f"{where}{name} must be a list of strings, not of {_shown(string)}.")
-    return tuple(strings)
-
-
-def _get(value: Mapping[str, Any], name: str, kind: type[Any], where: str) -> Any:
-    """Return the member of an object, or an empty value of this kind if the member is absent or null."""
-    member = value.get(name)
-    if member is None:
-        return kind()
-    if not isinstance(member, kind):
-        raise ImageError(f"{where}{name} must be {_KINDS[kind]}, not {_shown(member)}.")
-    return member
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, (dict, list)):
-        return "an object" if isinstance(value, dict) else "a list"
-    text = json.dumps(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+    names = ("os", "architecture", "variant")
+    for name in names:
+        if len(value[name]) > _LONGEST_NAME:
+            raise ImageError(f"{where}: {name} must be a short name, not {shown(value[name])}.")
+    return Platform.of_document(*(value[name] for name in names))

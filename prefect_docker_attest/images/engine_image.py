@@ -9,7 +9,7 @@ from urllib.parse import quote
 import requests
 from docker import errors as docker_errors
 
-from prefect_docker_attest.images import documents, engine_api, engine_listing, programs, tar_stream
+from prefect_docker_attest.images import documents, engine_api, engine_listing, http, programs, tar_stream
 from prefect_docker_attest.images.documents import LONGEST_DOCUMENT, Descriptor, ImageError
 from prefect_docker_attest.images.inspection import inspect_image
 from prefect_docker_attest.images.layer_files import Budget
@@ -57,10 +57,17 @@ def inspect_in_engine(reference: str, meter: Meter, *, verify_layers: bool) -> I
     except requests.HTTPError as error:
         if error.response is not None and error.response.status_code == requests.codes.not_found:
             raise ImageError(f"{name} has no image {reference!r}.", "`docker images` lists its images.") from error
-        raise ImageError(f"{name} does not provide the image: {error}.", "Check it with `docker info`.") from error
+        retryable = error.response is not None and http.is_retryable(error.response.status_code)
+        raise _no_answer(name, error, retryable=retryable) from error
     except (docker_errors.DockerException, requests.RequestException, engine_api.InvalidResponseError) as error:
-        raise ImageError(f"{name} does not provide the image: {error}.", "Check it with `docker info`.") from error
+        raise _no_answer(name, error, retryable=True) from error
     return inspect_image(image, reference, verify_layers=verify_layers)
+
+
+def _no_answer(name: str, error: Exception, *, retryable: bool) -> ImageError:
+    return ImageError(
+        f"{name} does not provide the image: {error}.", "Check it with `docker info`.", retryable=retryable
+    )
 
 
 class EngineImage:
@@ -93,13 +100,13 @@ class EngineImage:
             try:
                 for member in tar_stream.members(export):
                     self._take(export, member, verify_layers=verify_layers)
-            except tar_stream.NotATarError:
+            except tar_stream.InvalidTarError:
                 raise ImageError(f"The export of the image from {name} is incomplete or is not a tar file.") from None
         if "index.json" not in self._documents:
             raise ImageError(f"{name} does not export an OCI image layout.", "Upgrade it to Docker 25 or newer.")
 
     def root(self) -> Descriptor:
-        entries = documents.read_index(self._documents["index.json"], f"index.json of {self.name}")
+        entries = documents.read_index(self._documents["index.json"], f"index.json of {self.name}").entries
         if not entries:
             raise ImageError(f"{self.name} exports no image.")
         root = entries[0]
@@ -120,7 +127,7 @@ class EngineImage:
         return self._readings.get(digest, LayerReading("unverifiable", detail="the engine does not have it"))
 
     def _take(self, export: PieceReader, member: Member, *, verify_layers: bool) -> None:
-        if member.is_folder or member.link:
+        if member.kind == tar_stream.FOLDER or member.link:
             return
         name = member.path.replace(_BLOBS, "sha256:")
         start = member.read(export, 1)

@@ -20,7 +20,6 @@ _UNIVERSAL = b"\xca\xfe\xba\xbe"
 _MOST_ARCHITECTURES = 16
 
 # (e_machine, class, byte order) of an ELF file (elf.h) -> GOARCH, which names processors in image platforms.
-# Other values of e_machine, such as those of graphics cards, are not platforms of images.
 _ELF_PROCESSORS = {
     (3, 32, "<"): "386",
     (62, 64, "<"): "amd64",
@@ -37,6 +36,13 @@ _ELF_PROCESSORS = {
     (243, 64, "<"): "riscv64",
     (22, 64, ">"): "s390x",
 }
+_NO_PROCESSORS = (
+    0,
+    190,
+    224,
+    247,
+)  # e_machine of no machine, of graphics cards (CUDA and AMD), and of the kernel (BPF)
+_ELF_SYSTEMS = {2: "netbsd", 6: "solaris", 9: "freebsd", 12: "openbsd"}  # EI_OSABI; Linux uses 0 and 3
 _MACH_O_PROCESSORS = {7: "386", 0x1000007: "amd64", 12: "arm", 0x100000C: "arm64"}
 _PE_PROCESSORS = {0x14C: "386", 0x8664: "amd64", 0x1C0: "arm", 0x1C4: "arm", 0xAA64: "arm64"}
 
@@ -50,8 +56,9 @@ class Executable(NamedTuple):
     """A program or a shared library.
 
     Attributes:
-        system: ``linux``, ``darwin`` or ``windows``, derived from the file format
-        processor: GOARCH name of the processor; a universal binary has several, joined by ``+``
+        system: such as ``linux``, derived from the file format
+        processor: GOARCH name of the processor, or ``machine-NUMBER`` if it has none; a universal binary has several,
+            joined by ``+``
         loader: path of the dynamic loader; `None` for a file that needs none
     """
 
@@ -71,7 +78,7 @@ def may_be_executable(start: bytes) -> bool:
 
 
 def read_executable(head: bytes) -> Executable | None:
-    """Return the executable; `None` for another file, or for a processor that is no platform of images.
+    """Return the executable; `None` for another file, or for a program of a graphics card.
 
     Args:
         head: the first `HEAD` bytes of the file, or the whole file if it is shorter
@@ -105,10 +112,10 @@ def _elf(head: bytes) -> tuple[str, str, str | None] | None:
     if bits is None or order is None:
         return None
     kind, machine = struct.unpack_from(f"{order}HH", head, 16)
-    processor = _ELF_PROCESSORS.get((machine, bits, order))
-    if kind not in _ELF_TYPES or processor is None:
+    if kind not in _ELF_TYPES or machine in _NO_PROCESSORS:
         return None
-    return "linux", processor, _loader(head, bits, order)
+    processor = _ELF_PROCESSORS.get((machine, bits, order), f"machine-{machine}")
+    return _ELF_SYSTEMS.get(head[7], "linux"), processor, _loader(head, bits, order)
 
 
 def _loader(head: bytes, bits: int, order: str) -> str | None:

@@ -10,10 +10,12 @@ import contextlib
 import json
 import os
 import re
+import ssl
+import sys
 import time
 import zlib
 from http.client import HTTPException
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
 import requests
@@ -39,6 +41,14 @@ _DOCUMENT_TIME, _ERROR_TIME = 60, 5  # seconds to read a whole document, or a wh
 _CONNECT_TIME, _READ_TIME = 10, 30  # seconds
 _WRAPPERS = 8  # exceptions that wrap the cause of an error
 _CONNECTION = re.compile(r"^(<[^>]*>|HTTPS?Connection\w*\([^)]*\)): ")  # the start of urllib3's messages
+# Certificates of distributions that are not at OpenSSL's default path. truststore reads these.
+_BUNDLES = (
+    "/etc/ssl/cert.pem",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/pki/tls/cert.pem",
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/ssl/ca-bundle.pem",
+)
 _REDIRECTING = (301, 302, 303, 307, 308)
 
 
@@ -92,7 +102,9 @@ class Response:
             if len(content) > longest:
                 raise ImageError(f"{name} is longer than {longest:,} bytes.")
             if time.monotonic() > end:
-                raise ImageError(f"{name} did not arrive within {_DOCUMENT_TIME} seconds.", "Try again later.")
+                raise ImageError(
+                    f"{name} did not arrive within {_DOCUMENT_TIME} seconds.", "Try again later.", retryable=True
+                )
         if decoder and not decoder.eof:
             raise ImageError(f"{name} cannot be decompressed: the data is cut off.")
         return bytes(content)
@@ -112,6 +124,35 @@ class Response:
         return status_line
 
 
+class _SystemAdapter(HTTPAdapter):
+    """Verifies certificates with those of the system, as docker and buildx do."""
+
+    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
+        super().init_poolmanager(*arguments, **options, ssl_context=_system_context())
+
+    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
+        return super().proxy_manager_for(proxy, **options, ssl_context=_system_context())
+
+    def cert_verify(self, conn: Any, *_: Any) -> None:
+        conn.cert_reqs = "CERT_REQUIRED"  # and not the certificates of certifi
+
+
+def _system_context() -> ssl.SSLContext:
+    import truststore
+
+    return truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def _system_has_certificates() -> bool:
+    """Whether the system has certificates. Container images without the package ca-certificates have none."""
+    paths = ssl.get_default_verify_paths()
+    if sys.platform in ("darwin", "win32") or paths.cafile or any(map(os.path.isfile, _BUNDLES)):
+        return True
+    with contextlib.suppress(OSError):
+        return bool(paths.capath and os.listdir(paths.capath))
+    return False
+
+
 class Client:
     """An HTTP client. Several threads can use it at the same time.
 
@@ -120,10 +161,11 @@ class Client:
     """
 
     def __init__(self, *, trust_env: bool) -> None:
-        self._adapter = HTTPAdapter(pool_maxsize=16)
         self._trust_env = trust_env
         names = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
         self._verify = next(filter(None, map(os.environ.get, names)), True)
+        uses_system = self._verify is True and _system_has_certificates()
+        self._adapter = (_SystemAdapter if uses_system else HTTPAdapter)(pool_maxsize=16)
 
     def close(self) -> None:
         self._adapter.close()
@@ -191,6 +233,17 @@ class Client:
                 sent.pop("Authorization", None)
             url = following
         raise requests.TooManyRedirects(f"more than {redirects} redirects")
+
+
+def is_retryable(status: int) -> bool:
+    """Whether a request can succeed later that was answered with this status."""
+    return status >= 500 or status == 429  # noqa: PLR2004
+
+
+def is_temporary(error: Exception) -> bool:
+    """Whether a request can succeed later that failed with one of `ERRORS`."""
+    permanent = (requests.exceptions.SSLError, urllib3.exceptions.SSLError, requests.TooManyRedirects, ValueError)
+    return not isinstance(error, permanent)
 
 
 def origin(url: str) -> tuple[str, str | None, int | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass, replace
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from prefect_docker_attest.images import documents, manifest
 from prefect_docker_attest.images.documents import ImageError
@@ -15,11 +15,12 @@ from prefect_docker_attest.images.result import Image, Inspection, Layer, Progra
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from prefect_docker_attest.images.documents import Config, Descriptor, Manifest
+    from prefect_docker_attest.images.documents import Config, Descriptor, Index, Manifest
     from prefect_docker_attest.images.layers import LayerReading
     from prefect_docker_attest.platforms import Platform
 
-T = TypeVar("T")
+T = TypeVar("T", bound="Index | Manifest | Config")
+Problem: TypeAlias = "tuple[State, str]"
 
 _DEEPEST = 8  # nested indexes
 _MOST_BYTES, _MOST_ENTRIES, _MOST_LAYERS = 8 << 20, 1_000, 10_000  # limits for all documents of one image
@@ -50,10 +51,12 @@ class _Documents:
     """The documents of the image for one platform. Those that the source does not have are empty.
 
     Attributes:
+        problems: what is wrong with the documents, and with the indexes that list them
         platform: platform that the index or the config names
     """
 
     descriptor: Descriptor
+    problems: Sequence[Problem]
     manifest: Manifest = documents.NO_MANIFEST
     config: Config | None = None
 
@@ -77,12 +80,12 @@ def inspect_image(source: Source, reference: str, *, verify_layers: bool) -> Ins
     images: list[_Documents] = []
     attesting: list[tuple[Descriptor, str | None, tuple[str, ...]]] = []
     others: list[str] = []
-    for descriptor, document in reader.leaves(root):
+    for descriptor, document, problems in reader.leaves(root, []):
         kind = _kind(descriptor, document)
         if kind == "attestation":
             attesting.append((descriptor, descriptor.attested_image, document.predicate_types if document else ()))
         elif kind == "image":
-            images.append(reader.image(descriptor, document))
+            images.append(reader.image(descriptor, document, problems))
         elif descriptor is root:
             raise ImageError(f"{reference} is not a container image: it is a {kind}.")
         else:
@@ -130,35 +133,41 @@ class _Reader:
         self._known: dict[tuple[str, Callable[..., Any]], Any] = {}
         self._bytes = self._entries = self._layers = 0
 
-    def leaves(self, descriptor: Descriptor, depth: int = 0) -> Iterator[tuple[Descriptor, Manifest | None]]:
-        """Yield each descriptor that is not an index, with its manifest.
+    def leaves(
+        self, descriptor: Descriptor, above: list[Problem], depth: int = 0
+    ) -> Iterator[tuple[Descriptor, Manifest | None, list[Problem]]]:
+        """Yield each descriptor that is not an index, with its manifest and the problems of all documents so far.
 
         The manifest is `None` if the source does not have it, or if its type is unknown.
         """
         short = descriptor.digest[:_SHORT]
         if not descriptor.is_index:
-            document = self.read(descriptor, documents.read_manifest, f"manifest {short}")
+            document, problems = self.read(descriptor, documents.read_manifest, f"manifest {short}")
             self._layers += len(document.layers) if document else 0
             if self._layers > _MOST_LAYERS:
                 raise ImageError(f"The image's manifests list more than {_MOST_LAYERS:,} layers.")
-            yield descriptor, document
+            yield descriptor, document, above + problems
             return
         if depth == _DEEPEST:
             raise ImageError(f"The image has more than {_DEEPEST} nested indexes: index {short} is not read.")
-        for entry in self.read(descriptor, documents.read_index, f"index {short}") or ():
+        index, problems = self.read(descriptor, documents.read_index, f"index {short}")
+        for entry in index.entries if index else ():
             self._entries += 1
             if self._entries > _MOST_ENTRIES:
                 raise ImageError(f"The image's indexes list more than {_MOST_ENTRIES:,} manifests.")
-            yield from self.leaves(entry, depth + 1)
+            yield from self.leaves(entry, above + problems, depth + 1)
 
-    def image(self, descriptor: Descriptor, document: Manifest | None) -> _Documents:
+    def image(self, descriptor: Descriptor, document: Manifest | None, problems: Sequence[Problem]) -> _Documents:
         """Return the documents of an image."""
         if document is None or document.config is None:
-            return _Documents(descriptor)
-        return _Documents(descriptor, document, self.read(document.config, documents.read_config, "its config"))
+            return _Documents(descriptor, problems)
+        config, more = self.read(document.config, documents.read_config, "its config")
+        return _Documents(descriptor, [*problems, *more], document, config)
 
-    def read(self, descriptor: Descriptor, parse: Callable[[bytes, str], T], name: str) -> T | None:
-        """Return a document; `None` if the source does not have it, or if its type is unknown."""
+    def read(
+        self, descriptor: Descriptor, parse: Callable[[bytes, str], T], name: str
+    ) -> tuple[T | None, list[Problem]]:
+        """Return a document, and what is wrong with it; `None` if the source lacks it, or if its type is unknown."""
         key = descriptor.digest, parse
         if key not in self._known:
             known = descriptor.is_known or descriptor.media_type in manifest.CONFIG_MEDIA_TYPES
@@ -166,9 +175,27 @@ class _Reader:
             self._bytes += len(content or b"")
             if self._bytes > _MOST_BYTES:
                 raise ImageError(f"The image's manifests and configs have more than {_MOST_BYTES:,} bytes in total.")
-            self._known[key] = parse(content, name) if content is not None else None
-        document: T | None = self._known[key]
-        return document
+            self._known[key] = (parse(content, name), len(content)) if content is not None else (None, descriptor.size)
+        document, size = self._known[key]
+        return document, list(_problems(descriptor, document, size, name))
+
+
+def _problems(
+    descriptor: Descriptor, document: Index | Manifest | Config | None, size: int, name: str
+) -> Iterator[Problem]:
+    """Yield what is wrong with a document or with its descriptor."""
+    if descriptor.size != size:
+        yield "corrupt", f"{name} has {size:,} bytes, but its descriptor says {descriptor.size:,}"
+    for pair in document.twice if document else ():
+        yield "unverifiable", f"{name} has {pair}, which are equal for engines, but not for other programs"
+    if descriptor.urls:
+        yield "unverifiable", f"{name} is also listed at other addresses, which are not read"
+    if descriptor.matches_nothing:
+        yield "unverifiable", f"the index lists {name} for a platform without an architecture"
+    if descriptor.served_as:
+        yield "unverifiable", f"the registry calls {name} {descriptor.served_as!r}, which engines do not know"
+    if isinstance(document, documents.Config) and not document.layered:
+        yield "unverifiable", f"{name} has another type of root file system than 'layers', which newer engines refuse"
 
 
 def _layers_to_read(images: Sequence[_Documents]) -> list[Descriptor]:
@@ -210,15 +237,19 @@ def _state(image: _Documents, layers: Sequence[Layer], source: str) -> tuple[Sta
     if image.config is None:
         return "unverifiable", f"{source} does not have this image"
     number = len(image.config.diff_ids)
+    problems = list(image.problems)
     if len(layers) != number:
-        return "corrupt", f"the manifest lists {len(layers)} layers, but the config lists {number} diff_ids"
-    detail = "; ".join(f"layer {number} {layer.detail}" for number, layer in enumerate(layers, 1) if layer.detail)
-    return worst(layer.state for layer in layers), detail
+        lists = f"the manifest lists {len(layers)} layers, but the config lists {number} diff_ids"
+        problems.append(("corrupt", lists))
+    else:
+        problems += [(layer.state, f"layer {at} {layer.detail}") for at, layer in enumerate(layers, 1) if layer.detail]
+    state = worst([state for state, _ in problems] + [layer.state for layer in layers])
+    return state, "; ".join(detail for _, detail in problems)
 
 
 def _programs(image: _Documents, readings: Mapping[str, LayerReading]) -> Programs:
     layers = [readings.get(layer.digest) for layer in image.manifest.layers]
-    files = [layer.files for layer in layers if layer and layer.state == "sound"]
+    files = [layer.files for layer in layers if layer and layer.diff_id]
     if image.config is None or len(files) < len(layers):
         return Programs("unknown", {}, (), "not all of its layers could be read")
     return check_programs(image.platform, image.config, files)
@@ -239,11 +270,32 @@ _UNCHECKED: tuple[State, str] = ("unchecked", "")
 def _verified(layer: Descriptor, expected: str | None, reading: LayerReading | None) -> tuple[State, str]:
     if layer.is_encrypted or reading is None:
         return "unverifiable", "is encrypted"
+    problems = list(_layer_problems(layer, expected, reading))
+    # Only the worst problem is shown. Others can follow from it.
+    state = worst([state for state, _ in problems] or ["sound"])
+    return next((problem for problem in problems if problem[0] == state), ("sound", ""))
+
+
+def _layer_problems(layer: Descriptor, expected: str | None, reading: LayerReading) -> Iterator[Problem]:
     short = layer.digest[:_SHORT]
+    yield from _media_type_problems(layer, reading)
     if reading.state != "sound":
         what = "is damaged" if reading.state == "corrupt" else "cannot be verified"
-        return reading.state, f"({short}) {what}: {reading.detail}"
-    if reading.diff_id == expected:
-        return "sound", ""
-    listed = f"the config lists {expected[:_SHORT]}" if expected else "the config lists no diff_id for it"
-    return "corrupt", f"has the diff_id {reading.diff_id[:_SHORT]}, but {listed}"
+        yield reading.state, f"({short}) {what}: {reading.detail}"
+    if layer.urls:
+        yield "unverifiable", f"({short}) cannot be verified: it is also listed at other addresses, which are not read"
+    if reading.diff_id and reading.size != layer.size:
+        yield "corrupt", f"({short}) has {reading.size:,} bytes, but its descriptor says {layer.size:,}"
+    if reading.diff_id and reading.diff_id != expected:
+        listed = f"the config lists {expected[:_SHORT]}" if expected else "the config lists no diff_id for it"
+        yield "corrupt", f"has the diff_id {reading.diff_id[:_SHORT]}, but {listed}"
+
+
+def _media_type_problems(layer: Descriptor, reading: LayerReading) -> Iterator[Problem]:
+    short, media_type = layer.digest[:_SHORT], layer.media_type
+    if media_type == manifest.DOCKER_ZSTD_LAYER:
+        yield "unverifiable", f"({short}) has the media type {media_type}, which older engines refuse"
+    elif not manifest.is_layer(media_type):
+        yield "corrupt", f"({short}) has the media type {media_type!r}, which engines refuse"
+    elif reading.compressed and not manifest.is_decompressed(media_type):
+        yield "corrupt", f"({short}) is compressed, but engines do not decompress {media_type}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -33,11 +34,16 @@ _STATES = {
     "unchecked": ("", ""),
 }
 
+CHECK_FAILED, NOT_READ = 1, 3
+"""Exit codes: an image does not pass a check; no check failed, but an image could not be inspected."""
+
 _PROGRAMS = {"wrong": "bold red", "unknown": "yellow"}
 
 
 class Report:
     """Prints the results of `inspect`. Images that could not be inspected are printed on standard error.
+
+    In GitHub Actions, failed checks and these images are also printed as annotations, on standard error.
 
     Args:
         checks: what an image must have to pass
@@ -47,32 +53,41 @@ class Report:
     def __init__(self, checks: Checks, *, as_json: bool) -> None:
         self._checks = checks
         self._as_json = as_json
-        self._passed = True
+        self._annotates = os.environ.get("GITHUB_ACTIONS") == "true"
+        self._failed = False
         self._images: list[dict[str, Any]] = []
-        self._errors: list[dict[str, str]] = []
+        self._errors: list[dict[str, Any]] = []
 
     def show(self, result: Result) -> None:
         """Print one result, and check its image."""
         if not result.inspection:
-            self._passed = False
             error = f"{result.error} {result.tip}".strip()
-            self._errors.append({"reference": result.reference, "error": error})
+            self._errors.append({"reference": result.reference, "error": error, "retryable": result.retryable})
             show_error(console(stderr=True), result)
+            self._annotate(result.reference, result.error)
             return
         missing = self._checks.missing(result.inspection)
-        self._passed &= self._checks.passed(result.inspection)
         if self._as_json:
             extra = {"missing_platforms": missing, "republish": result.republish}
             self._images.append({**json_value(result.inspection), **extra})
         else:
             show_inspection(console(), result.inspection, missing, result.republish)
+        for failure in self._checks.failures(result.inspection):
+            self._failed = True
+            self._annotate(result.reference, failure)
 
-    def conclude(self) -> bool:
-        """Print the JSON object, and return whether all images were inspected and pass the checks."""
+    def conclude(self) -> int:
+        """Print the JSON object, and return the exit code."""
+        code = CHECK_FAILED if self._failed else NOT_READ if self._errors else 0
         if self._as_json:
-            document = {"ok": self._passed, "images": self._images, "errors": self._errors}
+            document = {"ok": code == 0, "images": self._images, "errors": self._errors}
             click.echo(json.dumps(document, indent=2, default=json_value))
-        return self._passed
+        return code
+
+    def _annotate(self, reference: str, text: str) -> None:
+        if self._annotates:
+            # `printable` leaves no line ends (actions/toolkit, packages/core/src/command.ts).
+            click.echo("::error::" + printable(f"{reference}: {text}").replace("%", "%25"), err=True)
 
 
 def show_error(console: Console, result: Result) -> None:
@@ -96,7 +111,7 @@ def show_inspection(console: Console, inspection: Inspection, missing: Sequence[
     console.print(title, soft_wrap=True)
     _note(console, "", f"{kind}, {inspection.media_type}")
     _note(console, "", inspection.digest)
-    console.print(Padding(_table(inspection), (1, 0, 1, 2)))
+    _print_table(console, list(_rows(inspection)))
     for style, text in (*_findings(inspection, missing), _verdict(inspection, command)):
         _note(console, style, text)
     if command:
@@ -105,10 +120,7 @@ def show_inspection(console: Console, inspection: Inspection, missing: Sequence[
     console.print()
 
 
-def _table(inspection: Inspection) -> Table:
-    table = Table(
-        "platform", "manifest", "size", "layers", "attestations", box=None, pad_edge=False, header_style="dim"
-    )
+def _rows(inspection: Inspection) -> Iterator[list[Text]]:
     for image in inspection.images:
         style, word = _STATES[image.state]
         kinds = [
@@ -117,14 +129,27 @@ def _table(inspection: Inspection) -> Table:
             if attestation.image == image.digest
             for predicate_type in attestation.predicate_types or ("unknown",)
         ]
-        table.add_row(
+        yield [
             Text(printable(str(image.platform or "unknown"))),
-            f"{manifest.MANIFEST_KINDS.get(image.media_type, '').split(' ')[0]} {image.digest[:19]}",
-            decimal(image.size),
+            Text(f"{manifest.MANIFEST_KINDS.get(image.media_type, '').split(' ')[0]} {image.digest[:19]}"),
+            Text(decimal(image.size)),
             Text.assemble(f"{len(image.layers) or '-'} ", (word, style)),
             Text(printable(", ".join(kinds)) or "none", "yellow" if kinds else ""),
+        ]
+
+
+def _print_table(console: Console, rows: Sequence[Sequence[Text]]) -> None:
+    titles = ("platform", "manifest", "size", "layers", "attestations")
+    if not console.is_terminal:
+        lines = [" ".join(cell.plain.rstrip() for cell in row) for row in rows]
+        console.print(
+            "", *(f"  {line}" for line in ("  ".join(titles), *lines)), "", sep="\n", markup=False, soft_wrap=True
         )
-    return table
+        return
+    table = Table(*titles, box=None, pad_edge=False, header_style="dim")
+    for row in rows:
+        table.add_row(*row)
+    console.print(Padding(table, (1, 0, 1, 2)))
 
 
 def _findings(inspection: Inspection, missing: Sequence[Platform]) -> Iterator[tuple[str, str]]:
@@ -146,7 +171,11 @@ def _findings(inspection: Inspection, missing: Sequence[Platform]) -> Iterator[t
 
 
 def _note(console: Console, style: str, text: str) -> None:
-    console.print(Padding(Text(printable(text), style), (0, 0, 0, 2)))
+    note = Text(printable(text), style)
+    if console.is_terminal:
+        console.print(Padding(note, (0, 0, 0, 2)))
+    else:  # other programs read it: no line breaks, and no spaces at the end
+        console.print(Text("  ") + note, soft_wrap=True)
 
 
 def _verdict(inspection: Inspection, command: str | None) -> tuple[str, str]:

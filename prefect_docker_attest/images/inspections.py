@@ -39,6 +39,7 @@ class Result:
         republish: command that publishes the image without its attestations; `None` if it has no attestations
         error: why the inspection failed; ``""`` if it succeeded
         tip: what to do about the error; ``""`` if there is no advice
+        retryable: whether the same inspection can succeed later
     """
 
     reference: str
@@ -46,6 +47,7 @@ class Result:
     republish: str | None = None
     error: str = ""
     tip: str = ""
+    retryable: bool = False
 
 
 def inspect_images(references: Sequence[str], meter: Meter, *, engine: bool, verify_layers: bool) -> Iterator[Result]:
@@ -69,7 +71,7 @@ def inspect_images(references: Sequence[str], meter: Meter, *, engine: bool, ver
                 return Result(reference, inspection)
             return _in_registry(reference, readers, activity.meter(meter), verify_layers=verify_layers)
         except ImageError as error:
-            return Result(reference, error=str(error), tip=error.tip)
+            return Result(reference, error=str(error), tip=error.tip, retryable=error.retryable)
         except Exception as error:  # a bug must not stop the inspection of the other images
             name = type(error).__name__
             return Result(reference, error=f"The inspection failed because of a bug ({name}: {error}).")
@@ -78,7 +80,8 @@ def inspect_images(references: Sequence[str], meter: Meter, *, engine: bool, ver
 
     images = Workers(_IMAGES)
     for reference, future in [(reference, images.submit(inspect, reference)) for reference in references]:
-        yield activity.wait(future) or Result(reference, error=f"There was no answer for {activity.limit} seconds.")
+        silence = f"There was no answer for {activity.limit} seconds."
+        yield activity.wait(future) or Result(reference, error=silence, retryable=True)
 
 
 class _Activity:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from prefect_docker_attest.images import tar_stream
 from prefect_docker_attest.images.executables import HEAD, MAGIC, Executable, may_be_executable, read_executable
+from prefect_docker_attest.images.tar_stream import FOLDER, GLOBAL, HARD_LINK, InvalidTarError
+from prefect_docker_attest.images.unpacking import OPAQUE, WHITEOUT, NotUnpackableError, Unpacker
 
 if TYPE_CHECKING:
     from prefect_docker_attest.images.stream import PieceReader
     from prefect_docker_attest.images.tar_stream import Member
 
-_WHITEOUT, _OPAQUE = ".wh.", ".wh..wh..opq"  # OCI image specification, layer.md
 _SMALLEST = 4  # size of the smallest program, in bytes: `#!/x`
 _LONGEST_LINE = 256  # bytes of a script's first line; Linux reads the same number
 _ENTRY, _HASH = 300, 8  # bytes of memory for an entry without its path and link target, and for a hash
@@ -74,7 +75,9 @@ class LayerFiles:
         emptied: paths of folders whose content in lower layers this layer removes
         folders: hashes of the paths of all folders
         others: hashes of the paths of all other files
-        complete: whether the whole tar was read
+        complete: whether programs and links of the whole tar were recorded
+        problem: why engines refuse the tar, or do not all unpack it; ``""`` for a sound tar
+        refused: whether engines refuse the tar
     """
 
     entries: dict[str, Entry] = field(default_factory=dict)
@@ -83,33 +86,36 @@ class LayerFiles:
     folders: array[int] = field(default_factory=lambda: array("q"))
     others: array[int] = field(default_factory=lambda: array("q"))
     complete: bool = True
+    problem: str = ""
+    refused: bool = False
 
 
 def read_files(tar: PieceReader, budget: Budget) -> LayerFiles:
-    """Read a layer's tar. The result is incomplete if the tar cannot be read, or if the budget is used up."""
-    files = LayerFiles()
+    """Read a layer's tar. The result is incomplete if the tar has a problem, or if the budget is used up."""
+    files, unpacker = LayerFiles(), Unpacker()
     try:
         for member in tar_stream.members(tar):
-            if not budget.take(_record(files, member, tar)):
-                files.complete = False
-                break
-    except tar_stream.NotATarError:
-        files.complete = False
+            unpacker.add(member)
+            files.complete = files.complete and budget.take(_record(files, member, tar))
+    except (InvalidTarError, NotUnpackableError) as error:
+        files.complete, files.problem, files.refused = False, str(error), isinstance(error, InvalidTarError)
     return files
 
 
 def _record(files: LayerFiles, member: Member, tar: PieceReader) -> int:
     """Record a member, and return the number of bytes of memory that it needs."""
     path = member.path
+    if member.kind == GLOBAL:
+        return 0
     folder, _, name = path.rpartition("/")
-    if name.startswith(_WHITEOUT):
-        if name == _OPAQUE:
+    if name.startswith(WHITEOUT):
+        if name == OPAQUE:
             files.emptied.add(folder)
         else:
-            files.removed.add(path[: -len(name)] + name[len(_WHITEOUT) :])
+            files.removed.add(path[: -len(name)] + name[len(WHITEOUT) :])
     elif member.link:
-        files.entries[path] = Link(member.link, member.is_hard_link)
-    elif member.is_folder:
+        files.entries[path] = Link(member.link, member.kind == HARD_LINK)
+    elif member.kind == FOLDER:
         files.folders.append(hash(path))
         return _HASH
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from prefect_docker_attest.images import compression
@@ -37,17 +37,21 @@ class LayerReading:
     """What was seen of a layer.
 
     Attributes:
-        state: ``sound``: the blob was read, and matches its descriptor
-        diff_id: digest of the uncompressed tar, which engines compare with the config's ``diff_ids``; ``""`` if the
-            state is not ``sound``
+        state: ``sound``: the blob matches its digest and size, and engines can unpack its tar
+        diff_id: digest of the uncompressed tar, which engines compare with the config's ``diff_ids``; ``""`` if it was
+            not read completely
         files: programs and links of the layer
         detail: why the state is not ``sound``
+        size: size of the blob, in bytes
+        compressed: whether the blob is compressed
     """
 
     state: Literal["sound", "corrupt", "unverifiable"]
     diff_id: str = ""
     files: LayerFiles = field(default_factory=lambda: LayerFiles(complete=False))
     detail: str = ""
+    size: int = 0
+    compressed: bool = False
 
 
 def read_layer(
@@ -69,22 +73,25 @@ def read_layer(
     stored, content = _Digest(), _Digest()
     blob = PieceReader(stored.of(_limited(pieces, size, advance)))
     try:
+        compressed = compression.is_compressed(blob)
         tar = PieceReader(content.of(compression.unpacked(blob)))
         files = read_files(tar, budget)
         for _ in tar.rest():
             if content.size > _MOST_UNPACKED:
                 return LayerReading("unverifiable", detail=f"its tar is larger than {_MOST_UNPACKED >> 30} GiB")
-        for _ in blob.rest():
-            pass
     except _TooLong:
         return LayerReading("corrupt", detail="its blob is longer than its descriptor says")
     except compression.Damaged as error:
         return LayerReading("corrupt", detail=f"it cannot be decompressed ({error})")
     except compression.Unsupported as reason:
         return LayerReading("unverifiable", detail=str(reason))
+    reading = LayerReading("sound", str(content), files, "", stored.size, compressed)
     if digest != str(stored):
-        return LayerReading("corrupt", detail=f"its blob has the digest {stored}")
-    return LayerReading("sound", str(content), files)
+        return replace(reading, state="corrupt", detail=f"its blob has the digest {stored}")
+    if files.problem:
+        state: Literal["corrupt", "unverifiable"] = "corrupt" if files.refused else "unverifiable"
+        return replace(reading, state=state, detail=files.problem)
+    return reading
 
 
 class _TooLong(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -31,6 +32,26 @@ CONFIG_MEDIA_TYPES = frozenset(
 def is_index(media_type: str) -> bool:
     """Whether this is the media type of an image index (Docker: a manifest list)."""
     return media_type in INDEX_KINDS
+
+
+_OCI_LAYER = re.compile(r"application/vnd\.oci\.image\.layer\.(nondistributable\.)?v1\.tar(\+.*)?")
+_DOCKER_LAYER = re.compile(r"application/vnd\.docker\.image\.rootfs\.(foreign\.)?diff\.tar(\.gzip)?")
+DOCKER_ZSTD_LAYER = "application/vnd.docker.image.rootfs.diff.tar.zstd"
+"""Media type of a layer that containerd 2 knows, but not containerd 1.7."""
+
+
+def is_layer(media_type: str) -> bool:
+    """Whether engines know this media type of a layer (containerd, core/images/mediatypes.go)."""
+    # containerd ignores words after a "+" that it does not know.
+    return bool(_OCI_LAYER.fullmatch(media_type) or _DOCKER_LAYER.fullmatch(media_type.partition("+")[0]))
+
+
+def is_decompressed(media_type: str) -> bool:
+    """Whether engines decompress a layer of this media type. Of several words after a "+", the last one counts."""
+    base, _, words = media_type.partition("+")
+    if _DOCKER_LAYER.fullmatch(base) or base == DOCKER_ZSTD_LAYER:
+        return not words
+    return max(words.split("+")) in ("gzip", "zstd")
 
 
 ATTESTATION = "attestation-manifest"

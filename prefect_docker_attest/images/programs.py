@@ -38,6 +38,7 @@ _SHELLS = {"sh", "ash", "bash", "dash", "zsh"}
 _LAUNCHERS = {"catatonit", "docker-init", "dumb-init", "env", "gosu", "nice", "nohup", "setpriv", "su-exec", "tini"}
 # Processors that also run programs of another one. arm64 is not here: many arm64 processors no longer run arm.
 _ALSO_RUN = {"amd64": "386"}
+_OTHER_FORMATS = ("linux", "darwin", "windows")  # systems whose programs are always recognised
 _ASSIGNMENT = re.compile(r"\w+=")
 _EXAMPLES, _DEEPEST = 5, 8  # example paths in the result; nested launchers and scripts
 
@@ -95,7 +96,9 @@ def _summary(
 
 def _runs(program: Executable, platform: Platform) -> bool:
     processors = {platform.architecture, _ALSO_RUN.get(platform.architecture)}
-    return program.system == platform.os and not processors.isdisjoint(program.processor.split("+"))
+    # Other Unix systems use the format of Linux, often without the mark of the system.
+    runs_elf = program.system == "linux" and platform.os not in _OTHER_FORMATS
+    return (program.system == platform.os or runs_elf) and not processors.isdisjoint(program.processor.split("+"))
 
 
 def _most_are_others(config: Config, files: Filesystem, platform: Platform) -> bool:
@@ -125,8 +128,8 @@ def _started(config: Config, files: Filesystem) -> Iterator[str]:
         yield real
         if entry.loader:
             yield files.resolve(entry.loader)
-        words = _launched(words)
-        while len(words) > 1 and _find(words[0], folder, path, files) is None:
+        words, is_exact = _launched(words)
+        while not is_exact and len(words) > 1 and _find(words[0], folder, path, files) is None:
             words = words[1:]  # an argument of the launcher itself, such as a user or a number
 
 
@@ -140,18 +143,27 @@ def _find(word: str, folder: str, path: Sequence[str], files: Filesystem) -> tup
     return None
 
 
-def _launched(words: Sequence[str]) -> list[str]:
-    """Return the command that a shell or a launcher starts; empty if its arguments do not show the command."""
-    name, arguments = words[0].rpartition("/")[2], words[1:]
+def _launched(words: Sequence[str]) -> tuple[list[str], bool]:
+    """Return the command that a shell or a launcher starts, and whether it begins with the first word.
+
+    The command is empty if the arguments do not show it.
+    """
+    name, arguments = words[0].rpartition("/")[2], [*words[1:]]
     if name in _SHELLS:
-        if not arguments or not re.fullmatch(r"-\w*c", arguments[0]):
-            return []
-        try:
-            arguments = shlex.split(" ".join(arguments[1:2]), comments=True)
-        except ValueError:
-            return []
-        arguments = arguments[1:] if arguments[:1] == ["exec"] else arguments
-        return [*dropwhile(_ASSIGNMENT.match, arguments)][:1]
+        return _in_shell(arguments), True
     if name not in _LAUNCHERS:
+        return [], True
+    if "--" in arguments:
+        return arguments[arguments.index("--") + 1 :], True
+    return [*dropwhile(lambda word: word.startswith("-") or _ASSIGNMENT.match(word), arguments)], False
+
+
+def _in_shell(arguments: Sequence[str]) -> list[str]:
+    """Return the first command of ``-c COMMANDS``."""
+    if not arguments or not re.fullmatch(r"-\w*c", arguments[0]):
         return []
-    return [*dropwhile(lambda word: word.startswith("-") or _ASSIGNMENT.match(word), arguments)]
+    try:
+        words = shlex.split(" ".join(arguments[1:2]), comments=True)
+    except ValueError:
+        return []
+    return [*dropwhile(_ASSIGNMENT.match, words[1:] if words[:1] == ["exec"] else words)][:1]

@@ -119,6 +119,7 @@ class Repository:
                 f"{self.name} cannot be read at {self._url}: {http.reason(error)}.",
                 "Check the image's name, the network, and the variables HTTPS_PROXY, NO_PROXY and SSL_CERT_FILE. "
                 f"{self._tip}",
+                retryable=http.is_temporary(error),
             ) from error
 
     def _request(
@@ -154,7 +155,7 @@ class Repository:
                 f"{answer} The image does not exist, or your credentials do not allow reading it.",
                 f"Run `docker login {self._reference.registry}`. {self._tip}",
             )
-        return ImageError(answer, "Try again later.")
+        return ImageError(answer, "Try again later.", retryable=http.is_retryable(code))
 
 
 def _challenge(url: str, response: Response) -> str | None:

@@ -108,11 +108,16 @@ class Authorization:
                 if response.status in _REFUSED:
                     raise Refused(response.status_line())
                 if response.status != requests.codes.ok:
-                    raise ImageError(f"{server} answers {response.status}.", "Try again later.")
+                    retryable = http.is_retryable(response.status)
+                    raise ImageError(f"{server} answers {response.status}.", "Try again later.", retryable=retryable)
                 content = response.body(f"the answer of {server}", _LONGEST_TOKEN)
         except http.ERRORS as error:
             # The error's text is not shown: it may quote the request, which contains credentials.
-            raise ImageError(f"{server} does not answer ({type(error).__name__}).", "Check the network.") from None
+            raise ImageError(
+                f"{server} does not answer ({type(error).__name__}).",
+                "Check the network.",
+                retryable=http.is_temporary(error),
+            ) from None
         token = _token_in(content)
         if token is None:
             raise ImageError(f"{server} did not send a usable token.", f"Run `docker login {self._registry}`.")

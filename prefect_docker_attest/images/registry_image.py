@@ -37,7 +37,9 @@ class RegistryImage(Repository):
         media_type, content = self.document(
             f"manifests/{self._reference.digest or self._reference.tag}", self._reference.digest
         )
-        root = Descriptor(documents.media_type(content, media_type), digest_of(content), len(content))
+        known = documents.media_type(content, media_type)
+        served_as = "" if known == media_type else media_type or "nothing"
+        root = Descriptor(known, digest_of(content), len(content), served_as=served_as)
         self._root = root.digest, content
         return root
 

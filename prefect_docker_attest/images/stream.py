@@ -39,9 +39,15 @@ class PieceReader:
 
     def peek(self, size: int) -> bytes:
         """Return the next bytes, without moving the position."""
+        if len(self._rest) >= size:
+            return bytes(self._rest[:size])
         start = self.read(size)
-        self._rest = memoryview(start + bytes(self._rest)) if start else self._rest
+        self.push(start)
         return start
+
+    def push(self, content: bytes) -> None:
+        """Put bytes in front of the rest of the content."""
+        self._rest = memoryview(content + bytes(self._rest)) if content else self._rest
 
     def skip(self, size: int) -> int:
         """Skip this number of bytes, and return the number of bytes that were skipped; fewer at the end."""

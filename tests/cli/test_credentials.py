@@ -124,7 +124,7 @@ def _path_of(folder: Path, script: str) -> str:
 def test_without_a_password_the_login_command_is_shown(run: Run, guarded: str) -> None:
     result = run("inspect", guarded)
 
-    assert result.code == 1
+    assert result.code == 3
     assert "answers 401 Unauthorized (authentication required) for team/app:v1" in result.err
     assert f"`docker login {guarded.partition('/')[0]}`" in result.err
 
@@ -161,7 +161,7 @@ def test_a_wrong_password_or_a_broken_helper_is_an_error_without_the_secret(
     config = write_docker_config(tmp_path, {"credsStore": "vault"})
     result = run("inspect", guarded, "--json", DOCKER_CONFIG=config, PATH=path)
 
-    assert result.code == 1
+    assert result.code == 3
     assert reason in result.err
     assert PASSWORD not in result.out + result.err
 
@@ -187,7 +187,7 @@ def test_a_token_for_the_identity_token_of_a_helper(run: Run, by_token: str, tok
 def test_no_token_without_a_password(run: Run, by_token: str) -> None:
     result = run("inspect", by_token)
 
-    assert result.code == 1
+    assert result.code == 3
     assert "answers 401 Unauthorized (wrong password) for team/app:v1" in result.err
 
 

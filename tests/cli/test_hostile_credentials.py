@@ -40,7 +40,7 @@ def challenge(server: HostileServer, realm: str | None = None) -> Answer:
 def error(run: Run, server: HostileServer, **environment: str | None) -> str:
     result = run("inspect", f"{server.address}/x:v1", "--json", **environment)
 
-    assert (result.code, result.json["images"], len(result.json["errors"])) == (1, [], 1)
+    assert (result.code, result.json["images"], len(result.json["errors"])) == (3, [], 1)
     assert result.peak < MEMORY
     assert not [secret for secret in ("s3cret", BASIC, "\x1b") if secret in result.out + result.err]
     assert "bug" not in result.err

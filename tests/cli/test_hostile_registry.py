@@ -46,7 +46,7 @@ def inspected(run: Run, server: HostileServer, *flags: str, name: str = "x:bad",
 
 def refused(result: Result) -> str:
     """Return the reason why the bad image could not be inspected."""
-    assert (result.code, result.json["ok"], len(result.json["errors"])) == (1, False, 1)
+    assert (result.code, result.json["ok"], len(result.json["errors"])) == (3, False, 1)
     return str(result.json["errors"][0]["error"])
 
 
@@ -93,10 +93,10 @@ DOCUMENTS: dict[str, tuple[Any, str, str]] = {
     "no JSON": (b"<html>sign in</html>", MANIFEST, "is not JSON"),
     "HTML": (b"<html>sign in</html>", "text/html", "is not a container image: it is a text/html"),
     "empty": (b"", MANIFEST, "is not JSON"),
-    "no UTF-8": (b'{"layers": "\xff\xfe"}', MANIFEST, "is not JSON"),
+    "no UTF-8": (b'{"layers": "\xff\xfe"}', MANIFEST, "layers must be a list, not"),
     "null": (b"null", MANIFEST, "must be a JSON object, not null"),
     "a list": (b"[]", INDEX, "must be a JSON object, not a list"),
-    "a number of 5,000 digits": (b'{"layers": ' + b"1" * 5000 + b"}", MANIFEST, "is not JSON"),
+    "a number of 5,000 digits": (b'{"layers": ' + b"1" * 5000 + b"}", MANIFEST, "layers must be a list"),
     "300,000 values": (b'{"layers": [' + b"{}," * 300_000 + b"{}]}", MANIFEST, "more than 250,000 values"),
     "more than 4 MiB": (b" " * (4 << 20) + b"{}", MANIFEST, "is longer than 4,194,304 bytes"),
     "an index without manifests": (index(), INDEX, "is an index that lists no container image"),
@@ -114,11 +114,18 @@ DOCUMENTS: dict[str, tuple[Any, str, str]] = {
     "a digest in capitals": (index({**ENTRY, "digest": DIGEST.upper()}), INDEX, "digest must be"),
     "sha512": (index({**ENTRY, "digest": "sha512:" + "0" * 128}), INDEX, "digest must be"),
     "no digest": (index({"mediaType": MANIFEST, "size": 1}), INDEX, "digest must be sha256:<64 hexadecimal digits>"),
+    "a byte order mark": (b'\xef\xbb\xbf{"layers": []}', MANIFEST, "is not JSON"),
+    "a media type of an index": ({"mediaType": INDEX, "layers": []}, MANIFEST, "has the media type"),
+    "a manifest of Docker 1.9": ({"fsLayers": []}, MANIFEST, "images of Docker before 1.10 are not supported"),
     "a negative size": (index({**ENTRY, "size": -1}), INDEX, "size must be a number of bytes, not -1"),
-    "a size that is true": (index({**ENTRY, "size": True}), INDEX, "size must be a number of bytes, not true"),
-    "a size that is NaN": (index({**ENTRY, "size": float("nan")}), INDEX, "size must be a number of bytes, not NaN"),
+    "a size that is true": (
+        index({**ENTRY, "size": True}),
+        INDEX,
+        "size must be a number without a fraction, not true",
+    ),
+    "a size that is NaN": (index({**ENTRY, "size": float("nan")}), INDEX, "is not JSON: NaN is no number"),
     "a long media type": (index({**ENTRY, "mediaType": "x" * 1000}), INDEX, "mediaType must be a media type"),
-    "a media type that is none": (index({**ENTRY, "mediaType": []}), INDEX, "mediaType must be a media type"),
+    "a media type that is none": (index({**ENTRY, "mediaType": []}), INDEX, "mediaType must be a string, not a list"),
     "a platform of numbers": (index({**ENTRY, "platform": {"os": 1}}), INDEX, "os must be a string, not 1"),
     "annotations that are none": (index({**ENTRY, "annotations": "x"}), INDEX, "annotations must be an object"),
     "escapes in a media type": (b"x", f"text/{ESCAPE}".encode().decode("latin-1"), "is not a container image"),
@@ -138,7 +145,7 @@ def test_an_invalid_document(run: Run, server: HostileServer, document: Any, med
 CONFIGS: dict[str, tuple[bytes, str]] = {
     "no object": (b"[]", "its config must be a JSON object, not a list"),
     "no JSON": (b"x", "its config is not JSON"),
-    "diff_ids of numbers": (b'{"rootfs": {"diff_ids": [1]}}', "diff_ids must be a list of strings, not of 1"),
+    "diff_ids of numbers": (b'{"rootfs": {"diff_ids": [1]}}', "diff_ids[0] must be a string, not 1"),
     "diff_ids in a string": (b'{"rootfs": "x"}', "rootfs must be an object"),
     "architecture of a list": (b'{"architecture": []}', "architecture must be a string, not a list"),
     "nested": (b'{"a":' * 100_000, "nested too deeply"),
@@ -201,7 +208,7 @@ def test_text_from_a_registry_cannot_control_the_terminal(run: Run, server: Host
     server.answers["x/manifests/gone"] = Answer(json.dumps({"errors": [{"message": ESCAPE}]}).encode(), 404)
     result = run("inspect", f"{server.address}/x:bad", f"{server.address}/x:gone")
 
-    assert result.code == 1
+    assert result.code == 3
     assert not {"\x1b", "\x07", "\x9b", "\u202e"} & {*result.out, *result.err}
     assert r"[/]\x1b[31m" in result.out
     assert r"\u202e\n" in result.out  # a line break is escaped too
@@ -276,7 +283,9 @@ def test_a_manifest_whose_media_type_only_the_document_names(run: Run, server: H
     server.answers["x/manifests/bad"] = Answer(good.body, headers={"Content-Type": "application/json"})
     result = inspected(run, server)
 
-    assert (result.code, result.json["images"][0]["media_type"]) == (0, MANIFEST)
+    found = result.json["images"][0]
+    assert (result.code, found["media_type"], found["state"]) == (0, MANIFEST, "unverifiable")
+    assert "the registry calls manifest sha256:" in found["images"][0]["detail"]
 
 
 LAYERS: dict[str, tuple[Callable[[], Answer], str, str]] = {

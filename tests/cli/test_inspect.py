@@ -142,7 +142,7 @@ def test_an_image_in_the_engine(run: Run, images: Images, engine: Engine) -> Non
     identifier = engine.run("docker", "image", "inspect", "--format={{.Id}}", name).stdout.strip()
     assert only(run("inspect", identifier, "--engine", "--json"))["digest"] == found["digest"]
     refused = run("inspect", name)
-    assert refused.code == 1
+    assert refused.code == 3
     assert f"answers 404 Not Found (manifest unknown) for {name.partition('/')[2]}" in refused.err
     assert "To inspect an image in the Docker Engine, add --engine." in refused.err
 
@@ -189,14 +189,14 @@ def test_the_list_of_an_engine_matches_its_export(
 def test_names_that_an_engine_does_not_know(run: Run, engine: Engine, name: str) -> None:
     result = run("inspect", "--engine", "--json", "--", name)
 
-    assert (result.code, len(result.json["errors"])) == (1, 1), engine.store
+    assert (result.code, len(result.json["errors"])) == (3, 1), engine.store
     assert "bug" not in result.err
 
 
 def test_a_missing_engine_has_a_tip(run: Run) -> None:
     result = run("inspect", "--engine", "busybox", DOCKER_HOST="unix:///nonexistent/docker.sock")
 
-    assert result.code == 1
+    assert result.code == 3
     assert "Check it with `docker info`." in result.err
 
 
@@ -230,7 +230,7 @@ def test_an_image_whose_config_names_no_platform(run: Run, registry: Registry) -
 @pytest.mark.parametrize(
     ("blob", "media_type", "seen"),
     [
-        (b"\x1f\x8b this is no gzip", LAYER, ("corrupt", "is damaged: it cannot be decompressed")),
+        (b"\x1f\x8b\x08 this is no gzip", LAYER, ("corrupt", "is damaged: it cannot be decompressed")),
         (b"ciphertext", f"{LAYER}+encrypted", ("unverifiable", "layer 1 is encrypted")),
     ],
 )
@@ -287,7 +287,7 @@ def test_an_artifact_that_is_not_an_image_is_an_error(run: Run, registry: Regist
     push_manifest(repository, {"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": []}, "v1")
     result = run("inspect", f"{registry.address}/cli/chart:v1")
 
-    assert result.code == 1
+    assert result.code == 3
     assert result.err.strip().endswith("is not a container image: it is a application/vnd.cncf.helm.config.v1+json.")
 
 
@@ -296,7 +296,7 @@ def test_one_bad_name_does_not_hide_the_others(run: Run, registry: Registry, pla
     missing = f"{registry.address}/cli/nosuch:v1"
     result = run("inspect", missing, plain, "Not An Image", "127.0.0.1:1/x", "--json")
 
-    assert (result.code, result.json["ok"]) == (1, False)
+    assert (result.code, result.json["ok"]) == (3, False)
     assert only(result)["reference"] == plain
     assert [error["reference"] for error in result.json["errors"]] == [missing, "Not An Image", "127.0.0.1:1/x"]
     assert "Connection refused" in result.json["errors"][2]["error"]
