@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 from prefect_docker_attest import startup, subprocesses
-from prefect_docker_attest.doctor.answers import NoAnswerError
-from prefect_docker_attest.doctor.check import first_line
+from prefect_docker_attest.doctor.check import NoAnswerError, first_line
 
 Way = Literal["start-up file", "import", "not loaded", "not found"]
 """What loads the package when a Python starts: its start-up file, or an import, for example in ``sitecustomize``.

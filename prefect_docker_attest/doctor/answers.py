@@ -7,7 +7,7 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from prefect_docker_attest.doctor.check import SeeOther
+from prefect_docker_attest.doctor.check import NoAnswerError, SeeOther
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,10 +19,6 @@ if TYPE_CHECKING:
     from prefect_docker_attest.doctor.prefect_facts import PrefectFacts
 
 T = TypeVar("T")
-
-
-class NoAnswerError(Exception):
-    """An answer did not arrive in time. The text names the question."""
 
 
 @dataclass(frozen=True)

@@ -43,3 +43,7 @@ def first_line(error: object) -> str:
     """Return the first line of an error's text, or the name of its class if it has no text."""
     lines = (line.strip() for line in str(error).splitlines())
     return next((line[:_LONGEST_LINE] for line in lines if line), type(error).__name__)
+
+
+class NoAnswerError(Exception):
+    """An answer did not arrive in time. The text names the question."""

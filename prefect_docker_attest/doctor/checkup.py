@@ -23,8 +23,8 @@ from prefect_docker_attest.doctor import (
     setting_checks,
     setting_files,
 )
-from prefect_docker_attest.doctor.answers import Answer, Answers, NoAnswerError
-from prefect_docker_attest.doctor.check import Finding, SeeOther, first_line
+from prefect_docker_attest.doctor.answers import Answer, Answers
+from prefect_docker_attest.doctor.check import Finding, NoAnswerError, SeeOther, first_line
 from prefect_docker_attest.workers import Workers
 
 if TYPE_CHECKING:

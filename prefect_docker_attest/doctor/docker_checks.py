@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from prefect_docker_attest.buildx.builder import Builder
 from prefect_docker_attest.doctor import buildx_folder
-from prefect_docker_attest.doctor.answers import NoAnswerError
-from prefect_docker_attest.doctor.check import Finding, SeeOther, first_line
+from prefect_docker_attest.doctor.check import Finding, NoAnswerError, SeeOther, first_line
 from prefect_docker_attest.doctor.docker_commands import API_VERSION, CommandError
 from prefect_docker_attest.names import variable
 

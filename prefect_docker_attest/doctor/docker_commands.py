@@ -8,8 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from prefect_docker_attest import subprocesses
-from prefect_docker_attest.doctor.answers import NoAnswerError
-from prefect_docker_attest.doctor.check import first_line
+from prefect_docker_attest.doctor.check import NoAnswerError, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

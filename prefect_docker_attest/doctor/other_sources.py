@@ -16,7 +16,7 @@ from prefect_docker_attest.build_settings import DEFAULTS
 from prefect_docker_attest.names import SETTING, bare, variable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
 _FIELDS = {variable(name): name for name in ("disable_attestations", *DEFAULTS)}
 _VARIABLES = (*_FIELDS, startup.AUTOLOAD)
@@ -30,9 +30,11 @@ def misspelled_names() -> dict[str, str]:
     """Return names in all sources that are almost right, with their sources, and the right names for them."""
     import prefect.settings
 
+    from prefect_docker_attest.patches.registration import setting_sources
+
     return {
         f"{name} ({_title(source)})": right
-        for source in _sources()
+        for source in setting_sources()
         for name, right in _misspelled(source)
         if not hasattr(prefect.settings, name.upper())  # another setting of Prefect
     }
@@ -40,7 +42,9 @@ def misspelled_names() -> dict[str, str]:
 
 def sources_that_turn_on() -> list[str]:
     """Return the sources that turn `SETTING` on, whether it has an effect or not."""
-    return [_title(source) for source in _sources() if _is_true(source().get("disable_attestations"))]
+    from prefect_docker_attest.patches.registration import setting_sources
+
+    return [_title(source) for source in setting_sources() if _is_true(source().get("disable_attestations"))]
 
 
 def profiles_that_turn_on() -> list[str]:
@@ -53,13 +57,6 @@ def profiles_that_turn_on() -> list[str]:
     values = {name: profiles[name].to_environment_variables().get(SETTING) for name in profiles}
     active = _active_profile()
     return [name for name, value in values.items() if name != active and _is_true(value)]
-
-
-def _sources() -> Sequence[Any]:
-    from prefect_docker_attest.patches.registration import DockerSettings
-
-    unused: Any = dict  # see `settings_reader.source_of`
-    return DockerSettings.settings_customise_sources(DockerSettings, unused, unused, unused, unused)
 
 
 def _active_profile() -> str:

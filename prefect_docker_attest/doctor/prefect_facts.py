@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 from prefect_docker_attest import startup, subprocesses
 from prefect_docker_attest.build_settings import BuildSettings
 from prefect_docker_attest.doctor.activation import FIND_WAY
-from prefect_docker_attest.doctor.answers import NoAnswerError
-from prefect_docker_attest.doctor.check import first_line
+from prefect_docker_attest.doctor.check import NoAnswerError, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

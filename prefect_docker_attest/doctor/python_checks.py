@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 from packaging.requirements import Requirement
 
 from prefect_docker_attest import startup
-from prefect_docker_attest.doctor.answers import NoAnswerError
-from prefect_docker_attest.doctor.check import Finding, SeeOther
+from prefect_docker_attest.doctor.check import Finding, NoAnswerError, SeeOther
 from prefect_docker_attest.doctor.setting_files import UnreadableError
 from prefect_docker_attest.names import SETTING
 

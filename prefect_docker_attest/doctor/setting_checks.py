@@ -6,8 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from prefect_docker_attest.doctor.answers import NoAnswerError
-from prefect_docker_attest.doctor.check import Finding, SeeOther, first_line
+from prefect_docker_attest.doctor.check import Finding, NoAnswerError, SeeOther, first_line
 from prefect_docker_attest.doctor.docker_checks import MORE_PLATFORMS, builder_of
 from prefect_docker_attest.doctor.prefect_facts import PrefectFacts
 from prefect_docker_attest.doctor.python_checks import of_prefect

@@ -44,10 +44,8 @@ def _switch(name: str) -> BeforeValidator:
 
 def _where(name: str) -> str:
     """Return the source of a wrong value, such as `` (environment)``; ``""`` if it cannot be known now."""
-    from prefect_docker_attest.patches.settings_reader import source_kind
-
     with contextlib.suppress(Exception):  # Prefect's settings are loaded now, so its sources may not work yet
-        return f" ({source_kind(name)[1]})"
+        return f" ({value_and_source(name)[1]})"
     return ""
 
 
@@ -135,6 +133,36 @@ class DockerSettings(PrefectBaseSettings):
                     values = {name: [value] if isinstance(value, dict) else value for name, value in settings}
                     setattr(source, attribute, {name: value for name, value in values.items() if value not in ("", [])})
         return sources
+
+
+# Names of Prefect's sources of settings, by the name of their class (prefect/settings/sources.py, since 3.1).
+_SOURCES = {
+    "EnvFilterSettingsSource": "environment",
+    "FilteredDotEnvSettingsSource": ".env",
+    "PrefectTomlConfigSettingsSource": "prefect.toml",
+    "PyprojectTomlConfigSettingsSource": "pyproject.toml",
+    "ProfileSettingsTomlLoader": "profile",
+}
+
+
+def setting_sources() -> tuple[Any, ...]:
+    """Return Prefect's sources of these settings, the strongest first. Calling a source gives its values by field."""
+    # Prefect does not use these four arguments: it creates its own sources.
+    unused: Any = dict
+    return DockerSettings.settings_customise_sources(DockerSettings, unused, unused, unused, unused)
+
+
+def value_and_source(name: str) -> tuple[Any, str]:
+    """Return a setting's value, and the kind of the source that has it, such as ``environment`` or ``profile``.
+
+    Without a source, it is the default and ``"default"``.
+    """
+    for source in setting_sources():
+        values = source()
+        if name in values:
+            kind = type(source).__name__
+            return values[name], _SOURCES.get(kind, kind)
+    return DockerSettings.model_fields[name].default, "default"
 
 
 def _read_group(value: object) -> object:

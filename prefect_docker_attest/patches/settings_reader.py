@@ -10,17 +10,6 @@ from typing import Any
 from prefect_docker_attest.build_settings import DEFAULTS, BuildSettings
 from prefect_docker_attest.names import SETTING, bare, is_on, logger, variable
 
-# Names of Prefect's sources of settings, by the name of their class (prefect/settings/sources.py, since 3.1).
-_SOURCES = {
-    "EnvFilterSettingsSource": "environment",
-    "FilteredDotEnvSettingsSource": ".env",
-    "PrefectTomlConfigSettingsSource": "prefect.toml",
-    "PyprojectTomlConfigSettingsSource": "pyproject.toml",
-    "ProfileSettingsTomlLoader": "profile",
-}
-DEFAULT = "default"
-"""The source of a setting that no source has a value for."""
-
 
 def read_settings() -> BuildSettings:
     """Return the settings as they are now.
@@ -76,7 +65,7 @@ def _of_environment() -> BuildSettings:
 def source_of(name: str) -> tuple[Any, str]:
     """Return a setting's value and its source, such as ``("true", "profile 'local'")``.
 
-    The value is the one that the source contains. Without a source, it is the default and `DEFAULT`. The sources are
+    The value is the one that the source contains. Without a source, it is the default and ``"default"``. The sources are
     Prefect's, in their order. `temporary_settings` is not a source, and changes of a source after Prefect has read it
     are visible here.
 
@@ -87,24 +76,11 @@ def source_of(name: str) -> tuple[Any, str]:
         Exception: a source has a form that Prefect does not expect
     """
     try:
-        value, kind = source_kind(name)
-    except ImportError:  # an unsupported version of Prefect
+        from prefect_docker_attest.patches.registration import value_and_source
+    except Exception:  # an unsupported version of Prefect
         return os.environ.get(variable(name)), "environment"
+    value, kind = value_and_source(name)
     return value, f"profile {_profile()}" if kind == "profile" else kind
-
-
-def source_kind(name: str) -> tuple[Any, str]:
-    """Return a setting's value and the kind of its source: as `source_of`, but without the name of the profile."""
-    from prefect_docker_attest.patches.registration import DockerSettings
-
-    # Prefect does not use these four arguments: it creates its own sources.
-    unused: Any = dict
-    for source in DockerSettings.settings_customise_sources(DockerSettings, unused, unused, unused, unused):
-        values = source()
-        if name in values:
-            kind = type(source).__name__
-            return values[name], _SOURCES.get(kind, kind)
-    return DockerSettings.model_fields[name].default, DEFAULT
 
 
 def _source_of_value(disables: bool, name: str) -> str:
