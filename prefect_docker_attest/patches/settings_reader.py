@@ -65,9 +65,9 @@ def _of_environment() -> BuildSettings:
 def source_of(name: str) -> tuple[Any, str]:
     """Return a setting's value and its source, such as ``("true", "profile 'local'")``.
 
-    The value is the one that the source contains. Without a source, it is the default and ``"default"``. The sources are
-    Prefect's, in their order. `temporary_settings` is not a source, and changes of a source after Prefect has read it
-    are visible here.
+    The value is the one that the source contains. Without a source, it is the default and ``"default"``. The sources
+    are Prefect's, in their order. `temporary_settings` is not a source, and changes of a source after Prefect has read
+    it are visible here.
 
     Args:
         name: field of the group ``docker``
