@@ -121,7 +121,8 @@ RUN head -c 65508 /dev/zero | tr '\0' x; echo "$TOKEN" | tee /dev/stderr; exit 3
 
 def _by_docker_py(context: Path, **options: Any) -> str:
     with docker_client() as client:
-        return b"".join(client.api.build(path=str(context), **options)).decode()
+        events: list[dict[str, str]] = list(map(json.loads, client.api.build(path=str(context), **options)))
+    return "".join(event.get("stream") or event["error"] for event in events)
 
 
 def _by_build_backend(context: Path, buildargs: dict[str, str]) -> str:
