@@ -15,10 +15,11 @@ from prefect_docker_attest.buildx.cache import CacheErrors, ignored_caches
 from prefect_docker_attest.buildx.explanations import cannot_start
 from prefect_docker_attest.buildx.guard import Guard
 from prefect_docker_attest.buildx.process import Command
-from prefect_docker_attest.buildx.progress import ProgressTracker
+from prefect_docker_attest.buildx.progress import ProgressTracker, RunningSteps
 from prefect_docker_attest.errors import BuildFailed
 from prefect_docker_attest.names import logger
 from prefect_docker_attest.options import build_args
+from prefect_docker_attest.options.mask import Mask
 from prefect_docker_attest.options.table import arguments
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from prefect_docker_attest.options.request import BuildRequest
     from prefect_docker_attest.options.table import BuildxOptions
 
+_SILENCE = 60.0  # seconds without output after which a line shows the running steps
 _KEPT_LINES, _KEPT_CHARACTERS = 200, 2000  # the end of the output that is kept for the message of a failure
 
 
@@ -69,13 +71,15 @@ def running_build(request: BuildRequest, docker: Sequence[str]) -> Iterator[Buil
             stdin=request.stdin,
             idle_timeout=request.idle_timeout,
             made_progress=ProgressTracker(),
+            silence=_SILENCE,
+            edit=Mask(options.build_args).blocks,
             guard=guard,
         )
         try:
             cleanup.enter_context(command)
         except OSError as error:
             raise BuildFailed(cannot_start(error)) from error
-        yield BuildxRun(command, options, metadata_file)
+        yield BuildxRun(command, metadata_file, quiet=options.quiet)
 
 
 @dataclass(frozen=True)
@@ -102,27 +106,43 @@ class Outcome:
 class BuildxRun:
     """A build that `running_build` has started."""
 
-    def __init__(self, command: Command, options: BuildxOptions, metadata_file: Path) -> None:
+    def __init__(self, command: Command, metadata_file: Path, *, quiet: bool) -> None:
         self._command = command
-        self._mask = build_args.Mask(options.build_args)
         self._metadata_file = metadata_file
+        self._quiet = quiet
+        self._running = RunningSteps()
         self._tail: deque[str] = deque(maxlen=_KEPT_LINES)
         self._cache_errors = CacheErrors()
         self._builder: Builder | None = None
 
     def lines(self) -> Iterator[str]:
-        """Yield the lines of the output when they are printed. Values of build arguments are replaced with names."""
+        """Yield the lines of the output when they are printed. Values of build arguments are replaced with names.
+
+        A line of this package is added if nothing is printed for a minute, and after the error of a cache.
+        """
         starts, comment = True, ""
-        for line in map(self._mask, self._command.lines()):
+        for line in self._command.lines():
+            if not line:
+                yield from self._silence()
+                continue
             # A long line comes in pieces. Only the first piece is kept: another piece could start with "ERROR: ".
             if starts:
                 self._tail.append(line[:_KEPT_CHARACTERS])
+                self._running.read_line(line)
                 comment = self._cache_errors.read_line(line)
                 self._builder = self._builder or Builder.of_progress(line)
             starts = line.endswith("\n")
             yield line
             if starts and comment:
                 yield comment
+
+    def _silence(self) -> Iterator[str]:
+        running = f"; running: {self._running}" if str(self._running) else ""
+        text = f"No output for {_SILENCE:g} s{running}"
+        if self._quiet:  # buildx prints no steps
+            logger.info("%s", text)
+        else:
+            yield f"{text}\n"
 
     def wait(self) -> Outcome:
         """Return how the build ended. Call it after `lines` has ended."""

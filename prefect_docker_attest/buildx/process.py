@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import os
 import signal
 import subprocess
 import threading
 import time
-from functools import partial
 from typing import IO, TYPE_CHECKING, cast
+
+from prefect_docker_attest.buildx.output_pipe import OutputPipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,9 +21,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from prefect_docker_attest.buildx.guard import Guard
-
-LONGEST_PIECE = 64 * 1024
-"""Maximum number of characters in a line. A longer line is returned in pieces, so that it needs little memory."""
 
 _GRACE = 5.0  # seconds between SIGTERM and SIGKILL. buildx needs about 0.1 seconds to cancel its build.
 
@@ -39,6 +38,8 @@ class Command:
         idle_timeout: seconds to wait for a line that shows progress, after which the child is stopped; `None` for no
             limit
         made_progress: function that returns whether a line, or a piece of a long line, shows progress of the child
+        silence: seconds without output after which `lines` yields an empty text
+        edit: function that edits the output; it gets and yields blocks of complete lines, or pieces of long lines
         guard: ends the child if this process dies inside the context
 
     Attributes:
@@ -56,6 +57,8 @@ class Command:
         stdin: IO[bytes] | None = None,
         idle_timeout: float | None = None,
         made_progress: Callable[[str], bool] = lambda _line: True,
+        silence: float = math.inf,
+        edit: Callable[[Iterator[str]], Iterator[str]] = iter,
         guard: Guard | None = None,
     ) -> None:
         self._argv = argv
@@ -63,6 +66,8 @@ class Command:
         self._stdin = stdin
         self._idle_timeout = idle_timeout
         self._made_progress = made_progress
+        self._silence = silence
+        self._edit = edit
         self._guard = guard
         self._waiting_since: float | None = None
         self._over = threading.Event()
@@ -75,14 +80,13 @@ class Command:
             self._argv,
             env=self._environment,
             stdin=subprocess.DEVNULL if self._stdin is None else self._stdin,
+            bufsize=0,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
             cwd=_other_folder(),
         )
-        # Line ends are not translated, because a carriage return is part of the output.
-        stdout = cast("IO[bytes]", self._process.stdout)
-        self._output = io.TextIOWrapper(stdout, encoding="utf-8", errors="replace", newline="\n")
+        self._output = cast("IO[bytes]", self._process.stdout)
         try:
             if self._guard:
                 self._guard.watch(self._process)
@@ -96,22 +100,33 @@ class Command:
     def lines(self) -> Iterator[str]:
         """Yield each line of the output with its line end. Invalid UTF-8 is replaced.
 
-        A line longer than `LONGEST_PIECE` comes in pieces.
+        A line longer than `output_pipe.LONGEST_PIECE` comes in pieces. An empty text comes once in each silence. The
+        output ends at most 2 seconds after the child, even if another program keeps it open.
         """
+        for block in self._edit(self._blocks()):
+            yield from io.StringIO(block, newline="\n") if block else ("",)
+
+    def _blocks(self) -> Iterator[str]:
+        blocks = OutputPipe(self._output, self._has_ended, self._silence).blocks()
         if self._idle_timeout is None:  # for a long output, the search for progress would take most of the time
-            yield from iter(partial(self._output.readline, LONGEST_PIECE), "")
+            yield from blocks
             return
         latest = time.monotonic()
         while True:
             self._waiting_since = latest
-            piece = self._output.readline(LONGEST_PIECE)
+            block = next(blocks, None)
             self._waiting_since = None
-            if not piece:
+            if block is None:
                 return
             came = time.monotonic()
-            yield piece
+            yield block
+            progress = [self._made_progress(line) for line in io.StringIO(block, newline="\n")]
             # The time that the caller needs for a line does not count as idle.
-            latest = time.monotonic() if self._made_progress(piece) else latest + (time.monotonic() - came)
+            latest = time.monotonic() if any(progress) else latest + (time.monotonic() - came)
+
+    def _has_ended(self) -> bool:
+        self._wait(0)
+        return self._exit_code is not None
 
     def wait(self) -> int:
         """Return the exit code; negative for a signal. Call it after `lines` has ended."""

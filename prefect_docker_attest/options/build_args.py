@@ -1,4 +1,4 @@
-"""Passes build arguments to buildx through its environment, and hides their values in its output. Pure.
+"""Passes build arguments to buildx through its environment. Pure.
 
 Any user of the machine can read a command line. So the command line has only ``--build-arg=NAME``, and buildx reads the
 value from its environment. Some names are reserved, because a program that buildx starts reads them: AWS credentials
@@ -30,12 +30,6 @@ _CREDENTIAL = re.compile(r"TOKEN|KEY|SECRET|PASS|CREDENTIAL|AUTH(?!OR)", re.IGNO
 _PASSWORD_IN_ADDRESS = re.compile(r"://[^/\s:@]*:[^/\s@]+@")
 # The docker CLI sets some variables with these prefixes for its plugins.
 _CHANGED_BY_DOCKER = ("DOCKER_", "OTEL_")
-
-# BuildKit names a step by its instruction with the values of build arguments, which can contain line breaks. It repeats
-# the name if the step fails. The line after a name starts with "#" or "------", or is empty.
-_STEP = re.compile(r"#\d+ \[| > \[")
-_NOT_A_STEP = re.compile(r"#|------|\s*$")
-_SHORTEST = 6  # characters. Shorter values occur by chance in any text, and are too short to be secrets.
 
 
 @dataclass(frozen=True)
@@ -74,7 +68,7 @@ def prepare(build_args: Mapping[str, str], parent_environment: Mapping[str, str]
             flags.append(name)
         elif is_reserved(name) or inherited is not None:
             flags.append(f"{name}={value}")
-            if _is_credential(name, value):
+            if is_credential(name, value):
                 visible_credentials.append(name)
         else:
             flags.append(name)
@@ -82,41 +76,6 @@ def prepare(build_args: Mapping[str, str], parent_environment: Mapping[str, str]
     return BuildArguments(tuple(flags), environment, tuple(visible_credentials))
 
 
-class Mask:
-    """Replaces values of build arguments with ``$NAME`` in the output of a build.
-
-    In the names of steps it replaces all values. In other lines it replaces only values that look like credentials:
-    the name suggests it, or the value is an address with a password.
-
-    Args:
-        build_args: values by name
-    """
-
-    def __init__(self, build_args: Mapping[str, str]) -> None:
-        names = {part: f"${name}" for name, value in build_args.items() for part in _parts(value)}
-        secret = {part for name, value in build_args.items() if _is_credential(name, value) for part in _parts(value)}
-        # The longest value is first, because a value can contain another value.
-        self._all = sorted(names.items(), key=lambda item: -len(item[0]))
-        self._secret = [item for item in self._all if item[0] in secret]
-        self._in_step = False
-
-    def __call__(self, line: str) -> str:
-        """Return the next line of output with the values replaced."""
-        if not self._all:
-            return line
-        if _STEP.match(line):
-            self._in_step = True
-        elif _NOT_A_STEP.match(line):
-            self._in_step = False
-        for part, name in self._all if self._in_step else self._secret:
-            if part in line:
-                line = line.replace(part, name)
-        return line
-
-
-def _parts(value: str) -> list[str]:
-    return [part for part in map(str.strip, value.split("\n")) if len(part) >= _SHORTEST]
-
-
-def _is_credential(name: str, value: str) -> bool:
+def is_credential(name: str, value: str) -> bool:
+    """Whether a build argument looks like a credential: by its name, or because it is an address with a password."""
     return bool(_CREDENTIAL.search(name) or _PASSWORD_IN_ADDRESS.search(value))

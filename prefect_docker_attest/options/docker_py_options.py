@@ -23,7 +23,8 @@ SPECIAL = {
     "encoding": "It has no effect: the compression of that tar file (none, gzip, bzip2 or xz) is detected.",
     "platform": "One platform, or several separated by commas. If it has no slash, as in `amd64`, the engine's "
     "operating system is added.",
-    "timeout": "Seconds without output after which the build is stopped. Progress counters do not count as output.",
+    "timeout": "Seconds without output after which the build is stopped. Progress counters do not count as output. "
+    "Without this option a build is never stopped, but after 60 s without output a line shows the running steps.",
     "decode": "`True`: events are dicts. `False`: events are lines of JSON.",
     "use_config_proxy": "Whether the proxies in the docker CLI's configuration become build arguments.",
 }
@@ -38,7 +39,7 @@ IGNORED = {
 
 REFUSED = {
     "container_limits": (
-        "BuildKit does not limit the resources of a build",
+        "buildx before 0.35 cannot limit the resources of a build, and engines before Docker 29.6 ignore its limits",
         "Omit it, and limit the builder: `docker buildx create --driver-opt memory=...,cpu-quota=...`.",
     ),
     "squash": ("BuildKit does not squash layers", "Omit it, and use a multi-stage Dockerfile."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import tarfile
 import tempfile
 from pathlib import Path
@@ -14,6 +15,7 @@ from prefect.docker import DockerImage
 from prefect.utilities.dockerutils import IMAGE_LABELS, ImageBuilder, build_image, docker_client
 
 from engines.published import Published
+from prefect_docker_attest.buildx import buildx_run
 from support.names import BUSYBOX, PREFIX
 
 if TYPE_CHECKING:
@@ -170,3 +172,18 @@ def test_setting_off_an_image_without_attestation_options_is_built_by_docker_py(
         assert build_image(context, tag="x:y", nocache=True, no_such_option=1) == "sha256:what docker-py said"
     expected = {"path": str(context), "tag": "x:y", "dockerfile": "Dockerfile", "pull": False, "decode": True}
     assert calls == [((), {**expected, "labels": IMAGE_LABELS, "platform": None, "nocache": True, "no_such_option": 1})]
+
+
+@pytest.mark.usefixtures("some_engine", "switched_on")
+@pytest.mark.parametrize("quiet", [False, True])
+def test_the_running_step_is_shown_if_nothing_is_printed(
+    context: Path, quiet: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(buildx_run, "_SILENCE", 1.5)
+    (context / "Dockerfile").write_text(f"FROM {BUSYBOX}\nCOPY new /\nRUN sleep 5\n")
+    output = io.StringIO()
+    with caplog.at_level(logging.INFO):
+        build_image(context, stream_progress_to=output, quiet=quiet)
+    notice = "No output for 1.5 s" if quiet else "No output for 1.5 s; running: [3/3] RUN sleep 5\n"
+    assert notice in (caplog.text if quiet else output.getvalue())
+    assert "No output" not in (output.getvalue() if quiet else caplog.text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.server
 import io
 import json
@@ -18,9 +19,11 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
+from prefect.docker import DockerImage
 from prefect.utilities.dockerutils import BuildError, build_image, docker_client
 
-from support.names import BUSYBOX
+from support.names import BUSYBOX, PREFIX
+from support.ways import HAS_BUILD_BACKEND
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -104,6 +107,81 @@ def test_values_are_neither_on_a_command_line_nor_in_the_output(
     assert '3/3] RUN test "$PLAIN$TOKEN" = "". The command' in str(error.value)
     told = [*(one.decode(errors="replace") for one in seen), stream.getvalue(), str(error.value), caplog.text]
     assert [each for each in told if any(value in each for value in values.values())] == []
+
+
+# Standard error has a step of its own: it could come between the two parts of the value.
+LEAKY = r"""RUN set -x; : "$TOKEN"
+RUN head -c 65508 /dev/zero | tr '\0' x; echo "$TOKEN"; \
+    printf %s "$TOKEN" | head -c 8; sleep 0.3; printf %s "$TOKEN" | tail -c +9; echo; \
+    printf '%s\033[31m%s\033[0m\n' "$(echo "$TOKEN" | head -c 8)" "$(echo "$TOKEN" | tail -c +9)"; \
+    printf %s "me:$TOKEN" | base64; echo to%2Fken%2B-{number}
+RUN head -c 65508 /dev/zero | tr '\0' x; echo "$TOKEN" | tee /dev/stderr; exit 3
+"""
+
+
+def _by_docker_py(context: Path, **options: Any) -> str:
+    with docker_client() as client:
+        events: list[dict[str, str]] = list(map(json.loads, client.api.build(path=str(context), **options)))
+    return "".join(event.get("stream") or event["error"] for event in events)
+
+
+def _by_build_backend(context: Path, buildargs: dict[str, str]) -> str:
+    stream = io.StringIO()
+    with pytest.raises(BuildError) as error:
+        DockerImage(
+            f"{PREFIX}/leaky", "v1", "Dockerfile", stream, build_backend="buildx", context=context, build_args=buildargs
+        ).build()
+    return f"{stream.getvalue()}{error.value}{getattr(error.value.__cause__ or error.value, 'output', '')}"
+
+
+def _by_build_image(context: Path, **options: Any) -> str:
+    stream = io.StringIO()
+    with pytest.raises(BuildError) as error:
+        build_image(context, stream_progress_to=stream, **options)
+    return f"{stream.getvalue()}{error.value}"
+
+
+BUILDS = {"build_image": _by_build_image, "docker-py": _by_docker_py} | (
+    {"build_backend": _by_build_backend} if HAS_BUILD_BACKEND else {}
+)
+
+
+@pytest.mark.usefixtures("some_engine")
+@pytest.mark.parametrize("way", BUILDS)
+def test_a_step_cannot_print_a_credential(
+    context: Path, way: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(context)
+    number = str(uuid4())
+    (context / "Dockerfile").write_text(f"FROM {BUSYBOX}\nARG TOKEN\n{LEAKY.format(number=number)}")
+    shown = BUILDS[way](context, buildargs={"TOKEN": f"to/ken+-{number}"}) + caplog.text
+    assert "x$TOKEN" in shown
+    assert "+ : $TOKEN" in shown
+    assert shown.count("$TOKEN") > 10
+    # Half of the value, and of the value in Base64, is not there either.
+    encoded = base64.b64encode(f"me:to/ken+-{number}".encode()).decode()
+    assert not [text for text in (number[:18], number[18:], encoded[8:30], encoded[30:50]) if text in shown]
+
+
+@pytest.mark.usefixtures("some_engine")
+def test_a_failing_secret_is_not_printed(
+    context: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    value = f"secret-{uuid4()}"
+    (tmp_path / "large").write_text(value * 20_000)
+    monkeypatch.setenv("VALUE", value)
+    (context / "Dockerfile").write_text(
+        f"FROM {BUSYBOX}\nRUN --mount=type=secret,id=a,required=true --mount=type=secret,id=b,required=true false\n"
+    )
+    for secrets, expected in (
+        (["id=a,env=VALUE"], "not found"),
+        (["id=a,env=VALUE", f"id=b,src={tmp_path}/large"], "too big"),
+        (["id=a,env=VALUE", f"id=b,src={tmp_path}/nothing"], "no such file"),
+        (["id=a,env=VALUE", "id=b,env=VALUE"], "exit code: 1"),
+    ):
+        shown = _by_build_image(context, secrets=secrets) + caplog.text
+        assert expected in shown
+        assert value not in shown
 
 
 SABOTAGE = {

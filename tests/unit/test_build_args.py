@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prefect_docker_attest.options.build_args import Mask, is_reserved, prepare
+from prefect_docker_attest.options.build_args import is_reserved, prepare
 
 PARENT = {"PATH": "/usr/bin", "HTTP_PROXY": "http://user:pass@proxy", "CI": "true", "DOCKER_HOST": "unix:///d.sock"}
 
@@ -94,51 +94,3 @@ def test_buildx_reads_the_values_and_other_programs_see_no_change(build_args: di
     assert read == build_args
     assert {name: child[name] for name in PARENT} == PARENT
     assert not [name for name in prepared.environment if is_reserved(name)]
-
-
-# The output of BuildKit 0.13 and 0.23 for `RUN deploy "$KEY" $VERSION $APP`.
-SHOWN = """#6 [2/4] RUN deploy "-----BEGIN KEY-----
-c2VjcmV0
------END KEY-----" 1.2.3 my-application
-#6 0.123 deploying my-application 1.2.3
-#6 0.124 with c2VjcmV0
-#6 ERROR: process "/bin/sh -c deploy \\"$KEY\\" $VERSION $APP" did not complete successfully: exit code: 1
-------
- > [2/4] RUN deploy "-----BEGIN KEY-----
-c2VjcmV0
------END KEY-----" 1.2.3 my-application:
-0.124 with c2VjcmV0
-------
-my-application is not in a step, c2VjcmV0 is a secret
-"""
-BY_NAME = """#6 [2/4] RUN deploy "$KEY
-$KEY
-$KEY" 1.2.3 $APP
-#6 0.123 deploying my-application 1.2.3
-#6 0.124 with $KEY
-#6 ERROR: process "/bin/sh -c deploy \\"$KEY\\" $VERSION $APP" did not complete successfully: exit code: 1
-------
- > [2/4] RUN deploy "$KEY
-$KEY
-$KEY" 1.2.3 $APP:
-0.124 with $KEY
-------
-my-application is not in a step, $KEY is a secret
-"""
-
-
-def test_output_shows_names_instead_of_values() -> None:
-    key = "-----BEGIN KEY-----\r\nc2VjcmV0\n-----END KEY-----"
-    mask = Mask({"KEY": key, "APP": "my-application", "VERSION": "1.2.3"})
-    assert "".join(map(mask, SHOWN.splitlines(keepends=True))) == BY_NAME
-
-
-def test_a_value_that_holds_another_is_shown_by_its_own_name() -> None:
-    mask = Mask({"A_TOKEN": "secret", "B_TOKEN": "secret-too"})
-    assert mask("#6 0.1 secret-too and secret\n") == "#6 0.1 $B_TOKEN and $A_TOKEN\n"
-
-
-def test_an_address_with_a_password_is_a_credential() -> None:
-    mask = Mask({"INDEX": "https://user:password@host/simple", "HOST": "https://host/simple"})
-    assert mask("#6 0.1 from https://user:password@host/simple\n") == "#6 0.1 from $INDEX\n"
-    assert mask("#6 0.1 from https://host/simple\n") == "#6 0.1 from https://host/simple\n"

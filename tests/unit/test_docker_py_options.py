@@ -53,7 +53,7 @@ DOCKER_PY: dict[str, list[tuple[Any, list[str] | str | dict[str, Any]]]] = {
         ("", []),
         (1, "must be a string, not int"),
     ],
-    "container_limits": [({"memory": 2**30}, "BuildKit does not limit"), ({}, [])],
+    "container_limits": [({"memory": 2**30}, "buildx before 0.35 cannot limit"), ({}, [])],
     "decode": [(True, []), (False, [])],
     "buildargs": [
         ({"A": "1", "B": "", "C": None}, ["--build-arg=A", "--build-arg=B"]),

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from prefect_docker_attest.buildx import process
-from prefect_docker_attest.buildx.process import LONGEST_PIECE, Command
-from prefect_docker_attest.buildx.progress import ProgressTracker
+from prefect_docker_attest.buildx import output_pipe, process
+from prefect_docker_attest.buildx.output_pipe import LONGEST_PIECE
+from prefect_docker_attest.buildx.process import Command
+from prefect_docker_attest.buildx.progress import ProgressTracker, RunningSteps
 from support.processes import is_gone, wait_until
 
 if TYPE_CHECKING:
@@ -78,6 +79,58 @@ def test_a_very_long_line_comes_in_pieces() -> None:
     lines, _ = output_of("print('x' * 1_000_000)")
     assert "".join(lines) == "x" * 1_000_000 + "\n"
     assert max(map(len, lines)) == LONGEST_PIECE
+
+
+def test_a_line_that_is_written_in_parts_is_joined() -> None:
+    program = "import os\nfor part in ['one ', 'two\\nthree ', 'four\\n', 'five']: os.write(1, part.encode())"
+    assert output_of(program)[0] == ["one two\n", "three four\n", "five"]
+
+
+def test_the_output_ends_soon_after_the_child_if_another_program_keeps_it_open() -> None:
+    # Like a wrapper of docker that leaves a daemon behind.
+    with shell("sleep 987 & echo $!; head -c 60000 /dev/zero; exit 7") as command:
+        number, *output = command.lines()
+        assert sum(map(len, output)) == 60_000
+        assert command.wait() == 7
+        assert not is_gone(int(number))
+    wait_until(lambda: is_gone(int(number)))
+
+
+def test_the_output_ends_although_another_program_prints_without_end() -> None:
+    with shell("yes & exit 7") as command:
+        assert set(command.lines()) == {"y\n"}
+        assert command.wait() == 7
+
+
+def test_the_last_output_is_read_although_the_caller_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output_pipe, "_LAST_OUTPUT", 0.01)
+    monkeypatch.setattr(output_pipe, "_CHUNK", 10_000)
+    with shell("sleep 987 & head -c 60000 /dev/zero | tr '\\0' '\\n'; exit 7") as command:
+        output = []
+        for number, line in enumerate(command.lines()):
+            output.append(line)
+            if not number % 10_000:
+                time.sleep(0.3)
+    assert len(output) == 60_000
+
+
+def test_output_of_a_program_that_ends_after_the_child_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output_pipe, "_LAST_OUTPUT", 987)
+    with shell("(sleep 0.5; echo last) & echo first") as command:
+        assert list(command.lines()) == ["first\n", "last\n"]
+
+
+def test_a_silence_is_reported_once() -> None:
+    with shell("echo 1; sleep 1; echo 2; sleep 1; printf 3", silence=0.3) as command:
+        lines = list(command.lines())
+    # On a busy machine, the shell starts slowly.
+    assert lines[not lines[0] :] == ["1\n", "", "2\n", "", "3"]
+
+
+def test_a_silence_is_no_progress() -> None:
+    with shell("exec sleep 987", silence=0.2, idle_timeout=1) as command:
+        assert list(command.lines()) == [""]
+        assert command.timed_out
 
 
 def test_without_a_file_standard_input_is_empty(tmp_path: Path) -> None:
@@ -258,3 +311,43 @@ def test_output_of_steps_is_not_stored() -> None:
     news = ProgressTracker()
     assert all(news(f"#6 {second}.100 downloading 5MB {second}.0s\n") for second in range(1000))
     assert not news._said
+
+
+STEPS = """#0 building with "default" instance using docker driver
+
+#1 [internal] load build definition from Dockerfile
+#1 transferring dockerfile: 297B done
+#1 DONE 0.0s
+
+#2 [b 2/3] RUN pip install -r requirements.txt
+#2 1.070 #2 DONE, or so pip says
+
+#3 [a 2/3] RUN make
+#3 2.070 other
+#3 DONE 4.2s
+
+#2 [b 2/3] RUN pip install -r requirements.txt
+#2 5.070 more
+"""
+
+
+def test_running_steps_are_named() -> None:
+    steps = RunningSteps()
+    seen = []
+    for line in STEPS.splitlines(keepends=True):
+        steps.read_line(line)
+        seen.append(str(steps))
+    assert list(dict.fromkeys(seen)) == [
+        "",
+        "[internal] load build definition from Dockerfile",
+        "[b 2/3] RUN pip install -r requirements.txt",
+        "[b 2/3] RUN pip install -r requirements.txt, [a 2/3] RUN make",
+    ]
+    assert str(steps) == "[b 2/3] RUN pip install -r requirements.txt"
+
+
+def test_a_long_name_of_a_step_is_shortened() -> None:
+    steps = RunningSteps()
+    steps.read_line("\n")
+    steps.read_line(f"#2 [2/3] RUN {'x' * 1000}\n")
+    assert str(steps) == f"[2/3] RUN {'x' * 70}..."

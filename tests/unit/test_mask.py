@@ -1,0 +1,150 @@
+"""Values of build arguments are hidden in the output of a build, however the output arrives."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import TYPE_CHECKING
+from urllib.parse import quote, quote_plus
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from prefect_docker_attest.buildx.output_pipe import LONGEST_PIECE
+from prefect_docker_attest.options.mask import Mask
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+TOKEN = "s3cr3t/TOKEN+value=42"
+
+
+def shown(build_args: dict[str, str], blocks: Iterable[str]) -> str:
+    return "".join(Mask(build_args).blocks(blocks))
+
+
+# The output of BuildKit 0.13 and 0.23 for `RUN deploy "$KEY" $VERSION $APP`.
+SHOWN = """#6 [2/4] RUN deploy "-----BEGIN KEY-----
+c2VjcmV0
+-----END KEY-----" 1.2.3 my-application
+#6 0.123 deploying my-application 1.2.3
+#6 0.124 with c2VjcmV0
+#6 ERROR: process "/bin/sh -c deploy \\"$KEY\\" $VERSION $APP" did not complete successfully: exit code: 1
+------
+ > [2/4] RUN deploy "-----BEGIN KEY-----
+c2VjcmV0
+-----END KEY-----" 1.2.3 my-application:
+0.124 with c2VjcmV0
+------
+my-application is not in a step, c2VjcmV0 is a secret
+"""
+BY_NAME = """#6 [2/4] RUN deploy "$KEY
+$KEY
+$KEY" 1.2.3 $APP
+#6 0.123 deploying my-application 1.2.3
+#6 0.124 with $KEY
+#6 ERROR: process "/bin/sh -c deploy \\"$KEY\\" $VERSION $APP" did not complete successfully: exit code: 1
+------
+ > [2/4] RUN deploy "$KEY
+$KEY
+$KEY" 1.2.3 $APP:
+0.124 with $KEY
+------
+my-application is not in a step, $KEY is a secret
+"""
+
+
+def test_output_shows_names_instead_of_values() -> None:
+    key = "-----BEGIN KEY-----\r\nc2VjcmV0\n-----END KEY-----"
+    build_args = {"KEY": key, "APP": "my-application", "VERSION": "1.2.3"}
+    assert shown(build_args, [SHOWN]) == BY_NAME
+    assert shown(build_args, SHOWN.splitlines(keepends=True)) == BY_NAME
+
+
+def test_a_value_that_holds_another_is_shown_by_its_own_name() -> None:
+    build_args = {"A_TOKEN": "secret", "B_TOKEN": "secret-too"}
+    assert shown(build_args, ["#6 0.1 secret-too and secret\n"]) == "#6 0.1 $B_TOKEN and $A_TOKEN\n"
+    assert shown(build_args, ["#6 0.1 secret", "-too and secret", "\n"]) == "#6 0.1 $B_TOKEN and $A_TOKEN\n"
+
+
+def test_an_address_with_a_password_is_a_credential() -> None:
+    build_args = {"INDEX": "https://user:password@host/simple", "HOST": "https://host/simple"}
+    assert shown(build_args, ["#6 0.1 from https://user:password@host/simple\n"]) == "#6 0.1 from $INDEX\n"
+    assert shown(build_args, ["#6 0.1 from https://host/simple\n"]) == "#6 0.1 from https://host/simple\n"
+
+
+def test_a_value_across_the_pieces_of_a_long_line_is_hidden() -> None:
+    for border in range(len(TOKEN) + 1):
+        line = "x" * 100 + TOKEN + "y\n"
+        assert shown({"TOKEN": TOKEN}, [line[: 100 + border], line[100 + border :]]) == "x" * 100 + "$TOKEN" + "y\n"
+        assert shown({"TOKEN": TOKEN}, [line[:100], TOKEN[:border], TOKEN[border:]]) == "x" * 100 + "$TOKEN"
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.text("ab\n", min_size=1), min_size=1),
+    st.dictionaries(st.sampled_from(["A_KEY", "B_KEY"]), st.text("ab", min_size=6, max_size=9), min_size=1),
+)
+def test_the_borders_of_pieces_make_no_difference(pieces: list[str], build_args: dict[str, str]) -> None:
+    # A block has complete lines, or a piece of one.
+    blocks = [block for piece in pieces for block in piece.splitlines(keepends=True)]
+    assert shown(build_args, blocks) == shown(build_args, "".join(blocks).splitlines(keepends=True))
+
+
+def test_only_what_can_begin_a_value_is_held_back() -> None:
+    given = Mask({"TOKEN": TOKEN}).blocks(["#5 0.1 10%\r", "20% s3cr3t", "/TOKE", "", "-", "no end s3"])
+    assert list(given) == ["#5 0.1 10%\r", "20% ", "", "s3cr3t/TOKE-", "no end ", "s3"]
+
+
+def test_little_is_held_back() -> None:
+    parts = list(Mask({"TOKEN": "x" * 1000}).blocks("x" * LONGEST_PIECE for _ in range(10)))
+    assert all(len(part) < 1000 for part in parts)
+    assert "".join(parts) == "$TOKEN" * 655 + "x" * 360
+
+
+FORMS = {
+    "in a URL": quote(TOKEN, safe=""),
+    "in the path of a URL": quote(TOKEN),
+    "in a form": quote_plus(TOKEN),
+    "in JSON": json.dumps(TOKEN)[1:-1],
+    "in Base64": base64.b64encode(TOKEN.encode()).decode(),
+    "in Base64 with a user": base64.b64encode(f"me:{TOKEN}".encode()).decode(),
+    "in Base64 in a longer text": base64.b64encode(f"me:{TOKEN}, with more".encode()).decode(),
+    "in Base64 for URLs": base64.urlsafe_b64encode(f"a:{TOKEN}".encode()).decode(),
+    "with colours": f"{TOKEN[:7]}\x1b[01;31m\x1b[K{TOKEN[7:]}\x1b[m",
+    "cut": TOKEN[:11],
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_other_forms_of_a_credential_are_hidden(form: str) -> None:
+    line = f"#5 0.1 it is {FORMS[form]}"
+    in_line = shown({"TOKEN": TOKEN}, [f"{line}\n"])
+    assert in_line.startswith("#5 0.1 it is ")
+    assert "$TOKEN" in in_line
+    # The rest of Base64 tells at most one character of the value.
+    assert len(in_line) < 55
+    for border in range(7, len(line)):
+        assert shown({"TOKEN": TOKEN}, [line[:border], line[border:], "\n"]) == in_line
+
+
+def test_special_characters_in_json_are_hidden() -> None:
+    value = 'quote " backslash \\ é'
+    assert shown({"TOKEN": value}, [f"#5 0.1 {json.dumps(value, ensure_ascii=False)}\n"]) == '#5 0.1 "$TOKEN"\n'
+
+
+def test_lines_without_a_credential_keep_their_colours() -> None:
+    line = "#5 0.1 \x1b[31mred\x1b[0m github\n"
+    assert shown({"TOKEN": "github_pat_0123456789"}, [line]) == line
+
+
+def test_a_value_whose_beginning_is_cut_off_in_an_error_is_hidden() -> None:
+    # BuildKit repeats the last 56 KiB that the step has printed.
+    lines = [" > [2/2] RUN deploy:\n", f"{TOKEN[8:]} is wrong\n", f"0.2 {TOKEN}\n", "------\n"]
+    assert shown({"TOKEN": TOKEN}, ["".join(lines)]) == (" > [2/2] RUN deploy:\n$TOKEN is wrong\n0.2 $TOKEN\n------\n")
+
+
+def test_names_and_values_of_other_arguments_are_not_replaced_twice() -> None:
+    build_args = {"A_KEY": "B_KEY=x", "B_KEY": "A_KEY_"}
+    assert shown(build_args, ["#5 0.1 B_KEY=x A_KEY_\n"]) == "#5 0.1 $A_KEY $B_KEY\n"
