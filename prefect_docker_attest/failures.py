@@ -8,7 +8,7 @@ the build, and notes and tips never contain these words.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 _MOST_NOTES = 2  # lines. With the tip, a message has at most three lines of this package.
 
@@ -28,7 +28,7 @@ class Failure:
     buildkit: str = ""
     notes: tuple[str, ...] = ()
     tip: str = ""
-    output: str = ""
+    output: str = field(default="", repr=False)
     concerns: tuple[str, ...] = ()
 
     def with_note(self, *sentences: str, tip: str = "") -> Failure:

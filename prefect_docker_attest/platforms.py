@@ -33,6 +33,7 @@ _ALIASES = {
 }
 _SYSTEM_ALIASES = {"macos": "darwin"}
 _VARIANTS = {
+    "386": re.compile(r"(?!)"),
     "amd64": re.compile(r"v[1-4]"),
     "arm": re.compile(r"v[5-8]"),
     "arm64": re.compile(r"v[89](\.[0-9])?"),
@@ -46,7 +47,18 @@ _LOCAL = "local"
 _PARTS = 3  # of a complete platform with a variant
 
 # Words that people write, with what they mean.
-_MEANT = {"x64": "amd64", "x86": "386", "intel": "amd64", "amd": "amd64", "m1": "arm64", "apple": "arm64"}
+_MEANT = {
+    "armv6l": "armel",
+    "armv7l": "armhf",
+    "i586": "386",
+    "i686": "386",
+    "x64": "amd64",
+    "x86": "386",
+    "intel": "amd64",
+    "amd": "amd64",
+    "m1": "arm64",
+    "apple": "arm64",
+}
 
 
 class NotAPlatformError(ValueError):

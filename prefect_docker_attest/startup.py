@@ -16,7 +16,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from prefect_docker_attest.import_hook import Finder
-from prefect_docker_attest.names import SETTING, is_on
+from prefect_docker_attest.names import SETTING, bare, is_on
 from prefect_docker_attest.refusal import refusal
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ _known: dict[str, ModuleType] = {}
 
 def autoload() -> bool:
     """Whether the environment allows the patches of builds (see `AUTOLOAD`)."""
-    return is_on(os.environ.get(AUTOLOAD) or "1")
+    return is_on(bare(os.environ.get(AUTOLOAD, "")) or "1")
 
 
 def enabled() -> bool:

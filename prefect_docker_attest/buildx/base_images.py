@@ -19,6 +19,7 @@ from prefect_docker_attest.buildx.stage_platforms import pinned_platform
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from prefect_docker_attest.buildx.builder import Builder
     from prefect_docker_attest.buildx.target import Target
     from prefect_docker_attest.options.table import BuildxOptions
     from prefect_docker_attest.platforms import Platform
@@ -46,9 +47,10 @@ class BaseImages:
         self._platforms = [platform for platform in options.platforms if platform.is_complete]
         self._buildkit_warnings: list[str] = []
         self._lookups: dict[str, tuple[str, threading.Thread]] = {}
-        dockerfile = _dockerfile(options) if self._platforms else None
-        self._pinned = _pinned(dockerfile or "", options, target)
-        self._looks_up = dockerfile is not None and len(self._platforms) == 1 and not _PINS.search(dockerfile)
+        self._options = options
+        self._dockerfile = _dockerfile(options) if self._platforms else None
+        self._pins = bool(_PINS.search(self._dockerfile or ""))
+        self._looks_up = self._dockerfile is not None and len(self._platforms) == 1 and not self._pins
 
     def read_line(self, line: str) -> None:
         """Read a line of the build's output."""
@@ -62,9 +64,13 @@ class BaseImages:
             lookup.start()
             self._lookups[digest] = (name, lookup)
 
-    def warnings(self) -> Iterator[str]:
-        """Yield warnings for the user. Call it after the build has ended."""
-        for platform, pinned in self._pinned:
+    def warnings(self, builder: Builder | None) -> Iterator[str]:
+        """Yield warnings for the user. Call it after the build has ended.
+
+        Args:
+            builder: the builder; `None` if it is not known
+        """
+        for platform, pinned in self._pinned(builder) if self._pins else ():
             yield (
                 f"FROM --platform={pinned} in the Dockerfile overrides platform={platform}: this image names the "
                 f"platform {platform}, but contains programs for {pinned}. Remove --platform from FROM, or build "
@@ -84,6 +90,19 @@ class BaseImages:
                     f"platform {platform}, but contains programs for {names}. Use a base image for {platform}."
                 )
 
+    def _pinned(self, builder: Builder | None) -> Iterator[tuple[Platform, Platform]]:
+        """Yield each requested platform with the other one that the Dockerfile sets for the built stage."""
+        native = None
+        if builder and builder.is_engine:
+            with contextlib.suppress(Exception):  # the engine does not answer: a warning is not worth an error
+                native = self._target.platform
+        for platform in self._platforms:
+            pinned = pinned_platform(
+                self._dockerfile or "", self._options.target, self._options.build_args, platform, native
+            )
+            if pinned and pinned.processor != platform.processor:
+                yield platform, pinned
+
     def _look_up(self, name: str, digest: str) -> None:
         # The look-up can fail although the build works, for example if only the builder has credentials.
         with contextlib.suppress(Exception):
@@ -94,20 +113,7 @@ class BaseImages:
 def _dockerfile(options: BuildxOptions) -> str | None:
     """Return the text of the Dockerfile; `None` if it cannot be read here."""
     try:
-        file = Path(options.file) if options.file else Path(options.context, "Dockerfile")
-        return file.read_text(encoding="utf-8-sig", errors="replace")
+        path = options.local_dockerfile
+        return Path(path).read_text(encoding="utf-8-sig", errors="replace") if path else None
     except (OSError, ValueError):
         return None
-
-
-def _pinned(dockerfile: str, options: BuildxOptions, target: Target) -> list[tuple[Platform, Platform]]:
-    """Return each requested platform with the other one that the Dockerfile sets for the built stage."""
-    if not _PINS.search(dockerfile):
-        return []
-    native = target.platform
-    pairs = [
-        (platform, pinned_platform(dockerfile, options.target, options.build_args, platform, native))
-        for platform in options.platforms
-        if platform.is_complete
-    ]
-    return [(platform, pin) for platform, pin in pairs if pin and pin.processor != platform.processor]

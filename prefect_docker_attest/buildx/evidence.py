@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-_PROCESS = re.compile(r'process "(?P<command>.*)" did not complete successfully: (?P<how>[^"]*)$')
+# Go's %q escapes quotes and line ends.
+_PROCESS = re.compile(r'process "(?P<command>(?:[^"\\]|\\.)*)" did not complete successfully: (?P<how>[^\n]*)')
 _EXIT_CODE = re.compile(r"exit code: (\d+)")
 _STEP = re.compile(r"^ > (?P<name>\[[^\]]*\]) ?(?P<instruction>.*?):?$")
 _PREFIXES = re.compile(r"^(ERROR|failed to build|failed to solve|failed to receive status): ")

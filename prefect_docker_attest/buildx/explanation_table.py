@@ -51,7 +51,7 @@ class Explanation(NamedTuple):
 # know.
 EXPLANATIONS = (
     Explanation(
-        r"(?:failed to read dockerfile: open|resolve : lstat) (?:.|\n)*: no such file or directory$",
+        r"(?:failed to read dockerfile: open|resolve : lstat) [^\0]*: no such file or directory$",
         "Cannot locate specified Dockerfile: {dockerfile}",
         "Check the path. It is relative to the build context.",
     ),
@@ -90,12 +90,7 @@ EXPLANATIONS = (
         _SOCKET_NOTE,
         SOCKET_TIP,
     ),
-    Explanation(r"^Error response from daemon: (?:.|\n)*403 Forbidden", _SOCKET_NOTE, SOCKET_TIP),
-    Explanation(
-        r"request to \S+: 40[13] |failed to authorize: |insufficient_scope|no basic auth credentials",
-        "The registry did not accept the credentials, or they do not allow this.",
-        "Run `docker login REGISTRY`, and build again.",
-    ),
+    Explanation(r"^Error response from daemon: \s*<html", _SOCKET_NOTE, SOCKET_TIP),
     Explanation(
         rf"{_METADATA}.*{_UNREACHABLE}",
         "The builder cannot reach the registry of {image}.",
@@ -106,6 +101,16 @@ EXPLANATIONS = (
         rf"{_METADATA}.*{_UNREACHABLE}",
         "The builder cannot reach the registry of {image}.",
         f"{_CHECK_BASE} Check the network of the builder.",
+    ),
+    Explanation(
+        rf"{_METADATA}.*insufficient_scope",
+        "The image does not exist, or the credentials for its registry do not allow reading it.",
+        f"{_CHECK_BASE} Run `docker login REGISTRY`.",
+    ),
+    Explanation(
+        rf"(?:{_METADATA}|^failed to push |cache exporter).*(?:request to \S+: 40[13] |no basic auth credentials)",
+        "The registry did not accept the credentials, or they do not allow this.",
+        "Run `docker login REGISTRY`, and build again.",
     ),
     Explanation(
         rf"{_METADATA}.*(?:not found|does not exist)",
@@ -141,13 +146,13 @@ EXPLANATIONS = (
     ),
     Explanation(r"error during connect", "The docker CLI cannot reach the engine.", _CHECK_ENGINE),
     Explanation(
-        r"(?<!Service )Unavailable(?: desc =|:)|error reading from server|transport is closing|unexpected EOF$",
+        r"(?<!Service )Unavailable(?: desc =|:)|error reading from server|transport is closing",
         "The connection to the builder broke.",
         "Check the builder with `docker buildx inspect {builder}`, and the network.",
         outside=True,
     ),
     Explanation(
-        r"(?<!Service )Unavailable(?: desc =|:)|error reading from server|transport is closing|unexpected EOF$",
+        r"(?<!Service )Unavailable(?: desc =|:)|error reading from server|transport is closing",
         "The connection to the Docker Engine broke.",
         _CHECK_ENGINE,
         outside=False,

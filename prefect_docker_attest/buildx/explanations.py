@@ -12,7 +12,6 @@ import os
 import re
 import shutil
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prefect_docker_attest.buildx.explanation_table import SOCKET_TIP, matching_explanation
@@ -93,17 +92,18 @@ def _shown_entry(entries: Sequence[str], wrong_type: str) -> str:
     for entry in entries:
         parts = [part.strip() for part in entry.split(",")]
         if f"type={wrong_type}" in parts or len(entries) == 1:
-            return ",".join(part for part in parts if part.partition("=")[0] in ("type", "ref", "dest", "mode"))
+            shown = ",".join(part for part in parts if part.partition("=")[0] in ("type", "ref", "dest", "mode"))
+            return re.sub(r"[^,=/]*@(?!sha\d+:)", "***@", shown)
     return f"type={wrong_type}"
 
 
 def _encoding(options: BuildxOptions, evidence: Evidence) -> str:
     """Return a sentence about the Dockerfile if it is in UTF-16, as PowerShell's ``>`` writes it; else ``""``."""
-    if evidence.process or options.context == "-" or options.file == "-":
+    path = options.local_dockerfile
+    if evidence.process or path is None:
         return ""
-    path = Path(options.file or os.path.join(options.context, "Dockerfile"))
     try:
-        with path.open("rb") as file:
+        with open(path, "rb") as file:
             start = file.read(_START)
     except (OSError, ValueError):
         return ""

@@ -6,6 +6,7 @@ Both ways of Prefect to build come here: docker-py's (`docker_py_build`) and pyt
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
@@ -84,7 +85,8 @@ def prepare(
     """
     for warning in request.warnings:
         logger.warning("%s", warning)
-    check_dockerignore(request.options.context, request.options.file)
+    if os.path.isabs(request.options.context):
+        check_dockerignore(request.options.context, request.options.local_dockerfile or "")
     settings = settings.without(request.own)
     options = _complete(request, target)
     pushes = settings.push_from_builder and _builder_pushes(options, target, loads)
@@ -131,7 +133,7 @@ def run(build: PreparedBuild, show: Callable[[str], T]) -> Generator[T, None, Bu
         logger.warning("The image was built, but its build cache was not written: %s", text)
     for text in outcome.cache_errors.unread:
         logger.warning("The image was built without a build cache, which cannot be read: %s", text)
-    for warning in base_images.warnings():
+    for warning in base_images.warnings(outcome.builder):
         logger.warning("%s", warning)
         if not options.quiet:
             yield show(f"WARNING: {warning}\n")

@@ -42,11 +42,13 @@ _ONLY_WRITTEN = ("inline",)
 _ENTRY = re.compile(r'(?:[^\s"]|"[^"]*")+')
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _CREDENTIAL = re.compile(
-    r"secret|token|passw|pwd|credential|signature|account_?key|api_?key|^(sig|auth|key|pass)$", re.IGNORECASE
+    r"secret|token|passw|pwd|credential|signature|account_?key|api_?key|access_?key|^(sig|auth|key|pass)$",
+    re.IGNORECASE,
 )
-# Before an "@" that is not the start of a digest, or in a query. "%3D" is an escaped "=".
-_USER_INFORMATION = re.compile(r"[^\s,=]@(?!sha256:[0-9a-f]{64}(?:\W|$))")
+# Before an "@" that is not the start of a digest. A query can hold a credential; "%3D" is an escaped "=".
+_USER_INFORMATION = re.compile(r"[^\s,=/]@(?!sha(?:256|384|512):)")
 _QUERY = re.compile(r"\?|%3[dD]|%3[fF]")
+_ADDRESS = re.compile(r"ref|url|\w+_url|url_\w+")  # attributes with an address
 
 _OMIT_CREDENTIAL = (
     "Omit it. buildx uses the credentials of `docker login` for registries, and variables such as "
@@ -79,26 +81,27 @@ def entries_of_setting(setting: str, value: str, texts: Mapping[str, str]) -> tu
         OptionError: an entry is wrong, or can contain a credential
     """
     name = variable(setting)
-    # Credentials are checked first, because the messages of other errors show the entry.
-    _refuse_credentials(name, value)
-    return tuple(_complete(name, entry, setting, texts) for entry in _ENTRY.findall(value))
+    entries = _ENTRY.findall(value)
+    # Credentials of all entries are checked first, because the messages of other errors show an entry.
+    for entry in entries if all(map(entry_fields, entries)) else [value]:
+        _refuse_credentials(name, entry)
+    return tuple(_complete(name, entry, setting, texts) for entry in entries)
 
 
-def _refuse_credentials(name: str, value: str) -> None:
-    keys = re.findall(r"([\w-]+)['\"]?\s*[=:]", value)
-    if credential := next(filter(_CREDENTIAL.search, keys), ""):
-        reason = f"must not contain the credential {credential}: other users can see it"
-    elif re.search(r"://[^/@\s]*@", value):
-        reason = "must not contain a URL with a credential: other users can see it"
-    elif _USER_INFORMATION.search(value):
-        reason = "must not contain a user or password before an '@': other users can see it"
-    elif _QUERY.search(value):
-        reason = (
-            "must not contain a '?' or an escaped '=', because a query can hold a credential: other users can see it"
-        )
+def _refuse_credentials(name: str, entry: str) -> None:
+    fields = entry_fields(entry)
+    if fields is None:  # of another form, so that each word can be the name of an attribute
+        fields = dict.fromkeys(re.findall(r"([\w-]+)['\"]?\s*[=:]", entry), "") | {"ref": entry}
+    addresses = [value for key, value in fields.items() if _ADDRESS.fullmatch(key)]
+    if credential := next(filter(_CREDENTIAL.search, fields), ""):
+        reason = f"must not contain the credential {credential}"
+    elif any(map(_USER_INFORMATION.search, addresses)):
+        reason = "must not contain a user or a credential before an '@'"
+    elif any(map(_QUERY.search, addresses)):
+        reason = "must not contain a '?' or an escaped '=', because a query can hold a credential"
     else:
         return
-    raise OptionError(name, reason, tip=_OMIT_CREDENTIAL)
+    raise OptionError(name, f"{reason}: other users can see it", tip=_OMIT_CREDENTIAL)
 
 
 def _complete(name: str, entry: str, setting: str, texts: Mapping[str, str]) -> str:

@@ -6,6 +6,7 @@ engine, and its line in ``docs/options.md``, which ``scripts/tox -e options`` wr
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -195,6 +196,14 @@ class BuildxOptions:
         'Push the image instead of loading it into the engine. It works only with `build_backend="buildx"`.',
         python_on_whales="push",
     )
+
+    @property
+    def local_dockerfile(self) -> str | None:
+        """The path of the Dockerfile; `None` if it is on standard input, or in a tar or remote context."""
+        if not os.path.isabs(self.context):
+            return None
+        path = self.file or os.path.join(self.context, "Dockerfile")
+        return path if os.path.isabs(path) else None
 
     @property
     def multi_platform(self) -> bool:

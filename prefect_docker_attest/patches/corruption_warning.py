@@ -58,8 +58,9 @@ def _engine_of_corrupt_image(api: Any, platform: str) -> str:
 
 
 def _runs(engine: Any, wanted: Any) -> bool:
+    """Whether an engine runs a platform natively, or fails to build for it, so that no image can be corrupt."""
     if wanted.os and wanted.os != engine.os:
-        return False
+        return True
     return wanted.architecture in ("", engine.architecture, *_ALSO_RUN.get(engine.architecture, ()))
 
 
@@ -68,10 +69,10 @@ def _warn_once(platform: str, engine: str) -> None:
         return
     _warned.set()
     logger.warning(
-        "This image for platform=%r will be corrupt: on the containerd image store, the Docker Engine's classic "
-        "builder uses the base layers for %s. The push succeeds, and the image cannot be pulled (`wrong diff id "
-        "calculated on extraction`) or started. Set %s=true to build it with docker "
-        "buildx, or =false to keep this build and to silence this warning.",
+        "This image for platform=%r will be corrupt, unless its base image is for that platform only: on the "
+        "containerd image store, the Docker Engine's classic builder uses the base layers for %s. Such an image can be "
+        "pushed, but not pulled (`wrong diff id calculated on extraction`) or started. Set %s=true to build it with "
+        "docker buildx, or =false to keep this build and to silence this warning.",
         platform,
         engine,
         SETTING,

@@ -45,6 +45,8 @@ def decide(prefect_builder: str, *, wants_buildx: bool = False) -> Decision:
     except ValueError as error:
         validation: Any = error  # pydantic's ValidationError. This module is loaded before pydantic.
         name = str(validation.errors(include_input=False)[0]["loc"][-1])
+        if name not in ("disable_attestations", "push_from_builder"):  # another setting of Prefect
+            raise
         value, source = settings_reader.source_of(name)
         raise build_error()(
             f"{variable(name)}={value!r} is not true or false ({source}).\nTIP Set it to true or false."

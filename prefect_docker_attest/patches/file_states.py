@@ -1,4 +1,4 @@
-"""The settings files of this process: whether they have changed, and what they say now about the setting.
+"""The settings files of this process: whether they have changed.
 
 The paths are those of the time when Prefect read the files. So a later change of the current directory is no change of
 a file.
@@ -8,12 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from prefect_docker_attest.names import SETTING
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,18 +41,9 @@ class FileStates:
                 paths.append(os.path.abspath(name))  # noqa: PERF401 those before an error are kept
         return cls({path: _state(path) for path in paths})
 
-    def changed(self) -> bool:
-        """Whether one of the files has changed since."""
-        return any(_state(path) != state for path, state in self.states.items())
-
-    def value_now(self) -> tuple[Any, str]:
-        """Return the value of the setting in the first file that has one, and its path; else `None` and ``""``."""
-        for path in self.states:
-            with contextlib.suppress(Exception):  # the file was removed, or is invalid
-                value = _value(Path(path))
-                if value is not None:
-                    return value, path
-        return None, ""
+    def changed(self) -> list[str]:
+        """Return the paths of those files that have changed since."""
+        return [path for path, state in self.states.items() if _state(path) != state]
 
 
 def _state(path: str) -> _State:
@@ -65,20 +52,3 @@ def _state(path: str) -> _State:
     except OSError:
         return None
     return found.st_mtime_ns, found.st_size
-
-
-def _value(path: Path) -> Any:
-    text = path.read_text(encoding="utf-8")
-    if path.name == ".env":
-        values = re.findall(rf"^\s*(?:export\s+)?{SETTING}\s*=(.*)$", text, re.MULTILINE)
-        return values[-1] if values else None
-    import toml  # type: ignore[import-untyped]  # of Prefect; Python 3.10 has no tomllib
-
-    document: Any = toml.loads(text)
-    if path.name == "pyproject.toml":
-        document = document.get("tool", {}).get("prefect", {})
-    if path.name in ("prefect.toml", "pyproject.toml"):
-        return document.get("docker", {}).get("disable_attestations", document.get(SETTING))
-    from prefect.context import get_settings_context
-
-    return document.get("profiles", {}).get(get_settings_context().profile.name, {}).get(SETTING)

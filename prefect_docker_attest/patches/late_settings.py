@@ -7,6 +7,7 @@ process.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 
@@ -35,13 +36,25 @@ def warn_of_late_settings() -> None:
             f"{SETTING} is on in temporary_settings of another thread, and off in this one. This image is built "
             "without the setting. Start the thread with `contextvars.copy_context().run`."
         )
-    elif not variable and registration.files_at_import.changed():
-        value, path = registration.files_at_import.value_now()
+    elif path := _file_that_turns_on():
+        _warn_once(
+            f"{path} turned {SETTING} on after Prefect was imported, and Prefect does not see it. This image is built "
+            "without the setting. Start the process again."
+        )
+
+
+def _file_that_turns_on() -> str:
+    """Return the changed settings file that turns the setting on; ``""`` if there is none."""
+    from prefect_docker_attest.patches import registration
+
+    changed = {os.path.basename(path): path for path in registration.files_at_import.changed()}
+    if not changed:
+        return ""
+    with contextlib.suppress(Exception):  # a file is invalid now
+        value, source = registration.value_and_source("disable_attestations")
         if value is not None and is_on(str(value)):
-            _warn_once(
-                f"{path} turned {SETTING} on after Prefect was imported, and Prefect does not see it. This image is "
-                "built without the setting. Start the process again."
-            )
+            return changed.get("profiles.toml" if source == "profile" else source, "")
+    return ""
 
 
 @functools.cache

@@ -37,15 +37,17 @@ def _switch(name: str) -> BeforeValidator:
             return False
         if isinstance(text, bool) or str(text).lower() in _BOOLEANS:
             return text
-        raise ValueError(f"{variable(name)}={value!r} is not true or false{_where(name)}")
+        raise ValueError(f"{variable(name)}={value!r} is not true or false{_where(name, value)}")
 
     return BeforeValidator(normal)
 
 
-def _where(name: str) -> str:
+def _where(name: str, value: object) -> str:
     """Return the source of a wrong value, such as `` (environment)``; ``""`` if it cannot be known now."""
     with contextlib.suppress(Exception):  # Prefect's settings are loaded now, so its sources may not work yet
-        return f" ({value_and_source(name)[1]})"
+        found, source = value_and_source(name)
+        # temporary_settings is no source, and `prefect config set` checks a value before it saves it.
+        return f" ({source})" if found == value else ""
     return ""
 
 

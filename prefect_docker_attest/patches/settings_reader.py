@@ -27,11 +27,12 @@ def read_settings() -> BuildSettings:
     except Exception as error:
         _warn(f"{type(error).__name__}: {error}")
         return _of_environment()
-    group: Any = getattr(get_current_settings(), "docker", None)
+    try:
+        group: Any = getattr(get_current_settings(), "docker", None)
+    except ValueError:  # another setting of Prefect is wrong, which Prefect reports where it needs it
+        group = None
     if not all(hasattr(group, name) for name in ("disable_attestations", *DEFAULTS)):
-        # Another package's group can have some of the settings.
-        own = DockerSettings()
-        group = own if group is None else _merged(group, own)
+        group = _merged(group, DockerSettings())
     defaults = {name: getattr(group, name) for name in DEFAULTS}
     values: dict[str, Any] = {name: "" if value is None else value for name, value in defaults.items()}
     is_set = group.disable_attestations or "disable_attestations" in group.model_fields_set

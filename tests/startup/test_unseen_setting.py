@@ -95,35 +95,3 @@ def test_one_warning_if_a_file_is_changed_after_the_import(from_wheel: Environme
     (warning,) = from_wheel.call(warnings_of, "a file true")
     assert f"/prefect.toml turned {SETTING} on after Prefect was imported" in warning
     assert from_wheel.call(warnings_of, "a file true", variables={SETTING: "false"}) == []
-
-
-def file_states(cases: dict[str, str]) -> list[object]:
-    """Return for each file whether it has changed when it has this text, and the setting's value there."""
-    import os
-    import tempfile
-    from pathlib import Path
-
-    import prefect.context  # noqa: F401
-
-    from prefect_docker_attest.patches.file_states import FileStates
-
-    seen: list[object] = []
-    for name, text in cases.items():
-        os.chdir(tempfile.mkdtemp(dir=os.environ["HOME"]))
-        states = FileStates.of_this_process()
-        before = states.changed()
-        Path(name).write_text(text, encoding="utf-8")
-        value, path = states.value_now()
-        seen.append([before, states.changed(), str(value), Path(path).name])
-    return seen
-
-
-def test_each_file_is_read(from_wheel: Environment) -> None:
-    cases = {
-        ".env": f"{SETTING}=true\n",
-        "prefect.toml": "[docker]\ndisable_attestations = true\n",
-        "pyproject.toml": "[tool.prefect.docker]\ndisable_attestations = true\n",
-    }
-    expected = [[False, True, "true" if name == ".env" else "True", name] for name in cases]
-    assert from_wheel.call(file_states, cases) == expected
-    assert from_wheel.call(file_states, {"prefect.toml": "invalid ["}) == [[False, True, "None", ""]]
