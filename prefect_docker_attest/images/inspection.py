@@ -253,17 +253,20 @@ def _state(image: _Documents, layers: Sequence[Layer], source: str) -> tuple[Sta
     """Return the state of an image, and why it is not ``sound``."""
     if image.config is None:
         return "unverifiable", f"{source} does not have this image"
-    number = len(image.config.diff_ids)
-    problems = list(image.problems)
-    if len(layers) != number:
-        lists = f"the manifest lists {len(layers)} layers, but the config lists {number} diff_ids"
-        problems.append(Problem("corrupt", lists))
-    else:
-        found = ((layer, f"layer {at} {layer.detail}") for at, layer in enumerate(layers, 1) if layer.detail)
-        problems += [Problem(layer.state, detail) for layer, detail in found]
+    problems = [*image.problems, *_problems_of_layers(layers, len(image.config.diff_ids))]
     problems = [problem for problem in problems if problem.decides] or problems
     state = worst([problem.state for problem in problems] or [layer.state for layer in layers])
     return state, "; ".join(problem.detail for problem in problems)
+
+
+def _problems_of_layers(layers: Sequence[Layer], number: int) -> Iterator[Problem]:
+    if len(layers) != number:
+        lists = f"the manifest lists {len(layers)} layers, but the config lists {number} diff_ids"
+        yield Problem("corrupt", lists)
+        return
+    for at, layer in enumerate(layers, 1):
+        if layer.detail:
+            yield Problem(layer.state, f"layer {at} {layer.detail}")
 
 
 def _programs(image: _Documents, readings: Mapping[str, LayerReading]) -> Programs:

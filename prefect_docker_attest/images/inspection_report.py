@@ -180,6 +180,8 @@ def _note(console: Console, style: str, text: str) -> None:
 
 def _verdict(inspection: Inspection, command: str | None) -> tuple[str, str]:
     again = "Build the image again with PREFECT_DOCKER_DISABLE_ATTESTATIONS=true, and push it."
+    if inspection.state == "corrupt" and not any("has the diff_id" in image.detail for image in inspection.images):
+        return "bold red", "Corrupt: clusters refuse this image. Build it again, and push it."
     if inspection.state == "corrupt":
         return "bold red", f"Corrupt: clusters refuse this image (`wrong diff id calculated on extraction`). {again}"
     if any(image.programs.state == "wrong" for image in inspection.images):
