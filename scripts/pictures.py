@@ -93,7 +93,7 @@ def replaced(text: str, names: dict[str, str]) -> str:
 @contextlib.contextmanager
 def picture(name: str, title: str) -> Iterator[Console]:
     """Give a console whose output is saved as `docs/NAME.svg`."""
-    console = Console(record=True, width=100, file=io.StringIO(), highlight=False)
+    console = Console(record=True, width=100, file=io.StringIO(), highlight=False, force_terminal=True)
     yield console
     drawing = console.export_svg(title=title, unique_id=name)
     (DOCS / f"{name}.svg").write_text(FONT.sub("", drawing), encoding="utf-8")

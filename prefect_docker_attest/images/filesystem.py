@@ -87,13 +87,14 @@ class Filesystem:
 
     def _hide(self, layer: LayerFiles) -> None:
         """Remove the entries of lower layers that a layer removes or replaces."""
-        others = set(layer.others)
-        replaced = others | set(layer.folders)
+        folders = _ancestors(self._entries)
+        # A layer can have a million files, so this keeps only the hashes of known paths.
+        known = {*map(hash, self._entries), *map(hash, folders)}
+        others = known.intersection(layer.others)
+        replaced = others | known.intersection(layer.folders)
         # A layer removes a folder with its content by a whiteout, or by another file with the folder's path.
         emptied = layer.emptied | {
-            folder
-            for folder in _ancestors(self._entries)
-            if folder in layer.removed or folder in layer.entries or hash(folder) in others
+            folder for folder in folders if folder in layer.removed or folder in layer.entries or hash(folder) in others
         }
         for path in list(self._entries):
             hidden = path in layer.removed or hash(path) in replaced

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass, replace
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from prefect_docker_attest.images import documents, manifest
 from prefect_docker_attest.images.documents import ImageError
@@ -20,7 +20,21 @@ if TYPE_CHECKING:
     from prefect_docker_attest.platforms import Platform
 
 T = TypeVar("T", bound="Index | Manifest | Config")
-Problem: TypeAlias = "tuple[State, str]"
+
+
+class Problem(NamedTuple):
+    """What is wrong with a document or a layer.
+
+    Attributes:
+        state: ``corrupt`` or ``unverifiable``
+        detail: a sentence without a subject for layers, a whole one for documents
+        decides: whether the document has several meanings, so that nothing else can be judged
+    """
+
+    state: State
+    detail: str
+    decides: bool = False
+
 
 _DEEPEST = 8  # nested indexes
 _MOST_BYTES, _MOST_ENTRIES, _MOST_LAYERS = 8 << 20, 1_000, 10_000  # limits for all documents of one image
@@ -185,17 +199,20 @@ def _problems(
 ) -> Iterator[Problem]:
     """Yield what is wrong with a document or with its descriptor."""
     if descriptor.size != size:
-        yield "corrupt", f"{name} has {size:,} bytes, but its descriptor says {descriptor.size:,}"
+        yield Problem("corrupt", f"{name} has {size:,} bytes, but its descriptor says {descriptor.size:,}")
     for pair in document.twice if document else ():
-        yield "unverifiable", f"{name} has {pair}, which are equal for engines, but not for other programs"
+        detail = f"{name} has {pair}, which are equal for engines, but not for other programs"
+        yield Problem("unverifiable", detail, decides=True)
     if descriptor.urls:
-        yield "unverifiable", f"{name} is also listed at other addresses, which are not read"
+        yield Problem("unverifiable", f"{name} is also listed at other addresses, which are not read")
     if descriptor.matches_nothing:
-        yield "unverifiable", f"the index lists {name} for a platform without an architecture"
+        yield Problem("unverifiable", f"the index lists {name} for a platform without an architecture")
     if descriptor.served_as:
-        yield "unverifiable", f"the registry calls {name} {descriptor.served_as!r}, which engines do not know"
+        yield Problem("unverifiable", f"the registry calls {name} {descriptor.served_as!r}, which engines do not know")
     if isinstance(document, documents.Config) and not document.layered:
-        yield "unverifiable", f"{name} has another type of root file system than 'layers', which newer engines refuse"
+        yield Problem(
+            "unverifiable", f"{name} has another type of root file system than 'layers', which newer engines refuse"
+        )
 
 
 def _layers_to_read(images: Sequence[_Documents]) -> list[Descriptor]:
@@ -236,15 +253,20 @@ def _state(image: _Documents, layers: Sequence[Layer], source: str) -> tuple[Sta
     """Return the state of an image, and why it is not ``sound``."""
     if image.config is None:
         return "unverifiable", f"{source} does not have this image"
-    number = len(image.config.diff_ids)
-    problems = list(image.problems)
+    problems = [*image.problems, *_problems_of_layers(layers, len(image.config.diff_ids))]
+    problems = [problem for problem in problems if problem.decides] or problems
+    state = worst([problem.state for problem in problems] or [layer.state for layer in layers])
+    return state, "; ".join(problem.detail for problem in problems)
+
+
+def _problems_of_layers(layers: Sequence[Layer], number: int) -> Iterator[Problem]:
     if len(layers) != number:
         lists = f"the manifest lists {len(layers)} layers, but the config lists {number} diff_ids"
-        problems.append(("corrupt", lists))
-    else:
-        problems += [(layer.state, f"layer {at} {layer.detail}") for at, layer in enumerate(layers, 1) if layer.detail]
-    state = worst([state for state, _ in problems] + [layer.state for layer in layers])
-    return state, "; ".join(detail for _, detail in problems)
+        yield Problem("corrupt", lists)
+        return
+    for at, layer in enumerate(layers, 1):
+        if layer.detail:
+            yield Problem(layer.state, f"layer {at} {layer.detail}")
 
 
 def _programs(image: _Documents, readings: Mapping[str, LayerReading]) -> Programs:
@@ -272,8 +294,8 @@ def _verified(layer: Descriptor, expected: str | None, reading: LayerReading | N
         return "unverifiable", "is encrypted"
     problems = list(_layer_problems(layer, expected, reading))
     # Only the worst problem is shown. Others can follow from it.
-    state = worst([state for state, _ in problems] or ["sound"])
-    return next((problem for problem in problems if problem[0] == state), ("sound", ""))
+    state = worst([problem.state for problem in problems] or ["sound"])
+    return state, next((problem.detail for problem in problems if problem.state == state), "")
 
 
 def _layer_problems(layer: Descriptor, expected: str | None, reading: LayerReading) -> Iterator[Problem]:
@@ -281,21 +303,23 @@ def _layer_problems(layer: Descriptor, expected: str | None, reading: LayerReadi
     yield from _media_type_problems(layer, reading)
     if reading.state != "sound":
         what = "is damaged" if reading.state == "corrupt" else "cannot be verified"
-        yield reading.state, f"({short}) {what}: {reading.detail}"
+        yield Problem(reading.state, f"({short}) {what}: {reading.detail}")
     if layer.urls:
-        yield "unverifiable", f"({short}) cannot be verified: it is also listed at other addresses, which are not read"
+        yield Problem(
+            "unverifiable", f"({short}) cannot be verified: it is also listed at other addresses, which are not read"
+        )
     if reading.diff_id and reading.size != layer.size:
-        yield "corrupt", f"({short}) has {reading.size:,} bytes, but its descriptor says {layer.size:,}"
+        yield Problem("corrupt", f"({short}) has {reading.size:,} bytes, but its descriptor says {layer.size:,}")
     if reading.diff_id and reading.diff_id != expected:
         listed = f"the config lists {expected[:_SHORT]}" if expected else "the config lists no diff_id for it"
-        yield "corrupt", f"has the diff_id {reading.diff_id[:_SHORT]}, but {listed}"
+        yield Problem("corrupt", f"has the diff_id {reading.diff_id[:_SHORT]}, but {listed}")
 
 
 def _media_type_problems(layer: Descriptor, reading: LayerReading) -> Iterator[Problem]:
     short, media_type = layer.digest[:_SHORT], layer.media_type
     if media_type == manifest.DOCKER_ZSTD_LAYER:
-        yield "unverifiable", f"({short}) has the media type {media_type}, which older engines refuse"
+        yield Problem("unverifiable", f"({short}) has the media type {media_type}, which older engines refuse")
     elif not manifest.is_layer(media_type):
-        yield "corrupt", f"({short}) has the media type {media_type!r}, which engines refuse"
+        yield Problem("corrupt", f"({short}) has the media type {media_type!r}, which engines refuse")
     elif reading.compressed and not manifest.is_decompressed(media_type):
-        yield "corrupt", f"({short}) is compressed, but engines do not decompress {media_type}"
+        yield Problem("corrupt", f"({short}) is compressed, but engines do not decompress {media_type}")

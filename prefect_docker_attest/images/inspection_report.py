@@ -37,6 +37,7 @@ _STATES = {
 CHECK_FAILED, NOT_READ = 1, 3
 """Exit codes: an image does not pass a check; no check failed, but an image could not be inspected."""
 
+_AGAIN = "Build the image again with PREFECT_DOCKER_DISABLE_ATTESTATIONS=true, and push it."
 _PROGRAMS = {"wrong": "bold red", "unknown": "yellow"}
 
 
@@ -178,16 +179,21 @@ def _note(console: Console, style: str, text: str) -> None:
         console.print(Text("  ") + note, soft_wrap=True)
 
 
+def _corruption(inspection: Inspection) -> str:
+    if any("has the diff_id" in image.detail for image in inspection.images):
+        return f"Corrupt: clusters refuse this image (`wrong diff id calculated on extraction`). {_AGAIN}"
+    return "Corrupt: clusters refuse this image. Build it again, and push it."
+
+
 def _verdict(inspection: Inspection, command: str | None) -> tuple[str, str]:
-    again = "Build the image again with PREFECT_DOCKER_DISABLE_ATTESTATIONS=true, and push it."
     if inspection.state == "corrupt":
-        return "bold red", f"Corrupt: clusters refuse this image (`wrong diff id calculated on extraction`). {again}"
+        return "bold red", _corruption(inspection)
     if any(image.programs.state == "wrong" for image in inspection.images):
         tip = "Use a base image for the platform: `docker buildx imagetools inspect BASE` lists the platforms of BASE."
         return "bold red", f"Wrong programs: clusters cannot start this image (`exec format error`). {tip}"
     if inspection.attestations:
         if not command:
-            return "yellow", f"The image has attestations. {again}"
+            return "yellow", f"The image has attestations. {_AGAIN}"
         how = "" if "imagetools" in command else " It uses the engine, because this buildx is older than 0.15."
         return "yellow", f"The image has attestations. This command publishes it again without them.{how}"
     kind = "Index of images" if manifest.is_index(inspection.media_type) else "Single manifest"

@@ -15,6 +15,7 @@ import requests
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from requests.adapters import HTTPAdapter
 
 from prefect_docker_attest.images import http
 
@@ -101,13 +102,14 @@ def test_the_certificates_of_the_system_are_used(url: str, certificate: Path) ->
         os.unsetenv("SSL_CERT_FILE")
 
 
-def test_a_system_without_certificates_uses_those_of_certifi(
-    url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, certificate: Path
-) -> None:
+def test_a_system_without_certificates_uses_those_of_certifi(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
     nothing = ssl.DefaultVerifyPaths("", str(tmp_path), "", "", "", "")
     monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: nothing)
     monkeypatch.setattr(http, "_BUNDLES", ())
-    monkeypatch.setattr("requests.adapters.DEFAULT_CA_BUNDLE_PATH", str(certificate))
     monkeypatch.setattr("sys.platform", "linux")
 
-    assert status(url) == 200
+    assert type(http.Client(trust_env=False)._adapter) is HTTPAdapter  # requests gives it those of certifi
+    (tmp_path / "12345678.0").touch()
+    assert type(http.Client(trust_env=False)._adapter) is not HTTPAdapter

@@ -96,6 +96,7 @@ def test_without_a_terminal_lines_are_neither_wrapped_nor_padded(run: Run, serve
 
     assert "  linux/arm64: the manifest lists 1 layers, but the config lists 0 diff_ids" in lines
     assert any(line.startswith("  linux/arm64 OCI sha256:") for line in lines)
+    assert "  Corrupt: clusters refuse this image. Build it again, and push it." in lines
     assert [line for line in lines if line != line.rstrip()] == []
 
 

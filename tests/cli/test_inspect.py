@@ -230,7 +230,7 @@ def test_an_image_whose_config_names_no_platform(run: Run, registry: Registry) -
 @pytest.mark.parametrize(
     ("blob", "media_type", "seen"),
     [
-        (b"\x1f\x8b\x08 this is no gzip", LAYER, ("corrupt", "is damaged: it cannot be decompressed")),
+        (b"\x1f\x8b\x08\x00 this is no gzip", LAYER, ("corrupt", "is damaged: it cannot be decompressed")),
         (b"ciphertext", f"{LAYER}+encrypted", ("unverifiable", "layer 1 is encrypted")),
     ],
 )

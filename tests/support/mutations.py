@@ -602,6 +602,7 @@ kinds(
         "RootFS beside rootfs": lambda value: {**value, "RootFS": {"diff_ids": [digest(b"wrong")]}},
         "rootfs beside RootFS": lambda value: {"RootFS": {"diff_ids": [digest(b"wrong")]}, **value},
         "rootfs with a long s": lambda value: {**value, "rootf\u017f": {"diff_ids": [digest(b"wrong")]}},
+        "rootfs with a long s, null": lambda value: {**value, "rootf\u017f": None},
         "Diff_IDs beside diff_ids": lambda value: value["rootfs"].update(Diff_IDs=[digest(b"wrong")]),
         "created": _with(created="2024-01-01T00:00:00Z"),
         "created with a zone": _with(created="2024-01-01T00:00:00.123456789+02:00"),

@@ -10,6 +10,7 @@ import json
 import socket
 import subprocess
 import tarfile
+import zlib
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -96,7 +97,7 @@ def push_image(
     _client.headers = httpx.Headers(headers)
     try:
         diff_id = digest(gzip.decompress(blob))
-    except OSError:
+    except (OSError, EOFError, zlib.error):
         diff_id = digest(blob)
     content = json.dumps({**config, "rootfs": {"type": "layers", "diff_ids": [diff_id]}}).encode()
     document = {
