@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import http.server
 import io
 import shutil
 import socket
 import tarfile
+import threading
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import pytest
 from docker.errors import ImageNotFound
 from prefect.utilities.dockerutils import docker_client
 
 from support.both_builders import Built, Failed, build, differences
-from support.names import BUSYBOX, CONTEXTS
+from support.names import BUSYBOX, CONTEXTS, PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -111,8 +114,10 @@ def test_a_socket_is_an_empty_file(tmp_path: Path) -> None:
 
 
 BUILDS_HERE_ALONE = {
-    "a stage that nothing needs fails": f"FROM {BUSYBOX} AS needless\nRUN false\nFROM scratch\nLABEL x=1\n",
-    "a pattern matches nothing": "FROM scratch\nCOPY nothing* /\n",
+    "a stage that nothing needs fails": (f"FROM {BUSYBOX} AS needless\nRUN false\nFROM scratch\nLABEL x=1\n", ""),
+    "a pattern matches nothing": ("FROM scratch\nCOPY nothing* /\n", ""),
+    "a path leads out of the context": ("FROM scratch\nCOPY ../a /x\n", "content of a"),
+    "two files have one destination": ("FROM scratch\nCOPY a b /x\n", "content of b"),
 }
 FAILS_HERE_ALONE = {
     "a frontend that cannot be had": {"Dockerfile": f"# syntax=127.0.0.1:1/frontend\n{COPY_ALL}"},
@@ -123,10 +128,11 @@ FAILS_HERE_ALONE = {
 @pytest.mark.usefixtures("some_engine")
 @pytest.mark.parametrize("name", BUILDS_HERE_ALONE)
 def test_dockerfiles_that_only_buildkit_can_build(name: str, tmp_path: Path) -> None:
-    path = written(tmp_path, {"Dockerfile": BUILDS_HERE_ALONE[name]})
+    dockerfile, expected = BUILDS_HERE_ALONE[name]
+    path = written(tmp_path, {"Dockerfile": dockerfile, "a": "content of a", "b": "content of b"})
     with pytest.raises(Failed):
         build(switched_on=False, path=path)
-    assert build(switched_on=True, path=path)
+    assert expected in build(switched_on=True, path=path).files.get("/x", "")
 
 
 @pytest.mark.usefixtures("some_engine")
@@ -162,3 +168,41 @@ def test_a_local_base_image_for_another_platform_is_not_used(graphdriver_engine:
     finally:
         graphdriver_engine.run("docker", "image", "rm", name)
     assert (classic.config["Architecture"], ours.config["Architecture"]) == ("arm64", "amd64")
+
+
+@pytest.mark.parametrize("switched_on", [False, True])
+def test_a_rebuilt_tag_deletes_the_previous_image_of_the_containerd_store(
+    containerd_engine: Engine, switched_on: bool
+) -> None:
+    tag = f"{PREFIX}/rebuilt:v1"
+    first, second = (
+        build(switched_on=switched_on, fileobj=io.BytesIO(f"FROM {BUSYBOX}\nLABEL x={uuid4()}\n".encode()), tag=tag)
+        for _ in range(2)
+    )
+    kept = [containerd_engine.run("docker", "inspect", each.image, check=False).returncode for each in (first, second)]
+    assert kept == [int(switched_on), 0]
+
+
+@pytest.mark.usefixtures("some_engine", "engine_is_here")
+def test_a_url_without_a_file_name_makes_another_file(tmp_path: Path) -> None:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        path = written(
+            tmp_path, {"Dockerfile": f"FROM scratch\nADD http://127.0.0.1:{server.server_address[1]}/ /x/\n"}
+        )
+        with pytest.raises(Failed, match="cannot determine filename"):
+            build(switched_on=False, path=path)
+        files = build(switched_on=True, path=path).files
+        server.shutdown()
+    assert "/x/__unnamed__" in files
+
+
+@pytest.mark.usefixtures("some_engine")
+def test_standard_error_of_a_step_has_no_colour() -> None:
+    dockerfile = f"FROM {BUSYBOX}\nRUN echo warning >&2\n".encode()
+    classic, ours = (
+        "".join(event.get("stream", "") for event in build(switched_on=on, fileobj=io.BytesIO(dockerfile)).events)
+        for on in (False, True)
+    )
+    assert "\x1b[91mwarning" in classic
+    assert "\x1b" not in ours
