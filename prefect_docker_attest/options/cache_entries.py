@@ -83,15 +83,15 @@ def entries_of_setting(setting: str, value: str, texts: Mapping[str, str]) -> tu
     name = variable(setting)
     entries = _ENTRY.findall(value)
     # Credentials of all entries are checked first, because the messages of other errors show an entry.
-    for entry in entries if all(map(entry_fields, entries)) else [value]:
-        _refuse_credentials(name, entry)
+    parsed = list(map(entry_fields, entries))
+    if not all(parsed):  # of another form, so that each word can be the name of an attribute
+        parsed = [dict.fromkeys(re.findall(r"([\w-]+)['\"]?\s*[=:]", value), "") | {"ref": value}]
+    for fields in parsed:
+        _refuse_credentials(name, fields or {})
     return tuple(_complete(name, entry, setting, texts) for entry in entries)
 
 
-def _refuse_credentials(name: str, entry: str) -> None:
-    fields = entry_fields(entry)
-    if fields is None:  # of another form, so that each word can be the name of an attribute
-        fields = dict.fromkeys(re.findall(r"([\w-]+)['\"]?\s*[=:]", entry), "") | {"ref": entry}
+def _refuse_credentials(name: str, fields: Mapping[str, str]) -> None:
     addresses = [value for key, value in fields.items() if _ADDRESS.fullmatch(key)]
     if credential := next(filter(_CREDENTIAL.search, fields), ""):
         reason = f"must not contain the credential {credential}"

@@ -173,6 +173,40 @@ def test_a_credential_is_refused_without_being_shown(setting: str, value: str) -
     assert str(refused.value).startswith(f"PREFECT_DOCKER_{setting.upper()} must not contain ")
 
 
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "type=registry,ref=reg.example.com/auth:cache",
+        "type=registry,ref=reg/pass:1",
+        "type=registry,ref=ghcr.io/org/tokenizer:cache",
+        f"type=registry,ref=app:v1@sha256:{'a1' * 32}",
+        "type=gha,scope=key:1",
+        "type=local,src=/home/me@corp.example/keys/auth:cache",
+        "type=s3,region=r,bucket=b,prefix=a@b,name=secret-service",
+    ],
+)
+def test_names_and_folders_are_no_credentials(entry: str) -> None:
+    assert applied(BuildSettings(cache_from=entry)).cache_from == (entry,)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "type=registry,ref=user:HIDDEN@host/x",
+        "type=registry,ref=host/x,pwd=HIDDEN",
+        "type=registry,ref=host/x,auth=HIDDEN",
+        "type=azblob,account_url=https://x/?apikey=HIDDEN",
+        "type=azblob,account_url=https://x/sig%3DHIDDEN",
+        "type=s3,region=r,bucket=b,access_key_id=HIDDEN",
+        "type=registry,ref=host/x,unknown=HIDDEN",
+    ],
+)
+def test_what_can_be_a_credential_is_refused_by_its_form(entry: str) -> None:
+    with pytest.raises(OptionError) as refused:
+        applied(BuildSettings(cache_to=entry))
+    assert "HIDDEN" not in str(refused.value)
+
+
 def test_an_empty_list_of_the_image_counts_as_its_own() -> None:
     assert own_defaults(IMAGE, {"cache_from": [], "cache_to": None}) == ("cache_from",)
 
