@@ -38,7 +38,9 @@ def test_set_writes_the_setting_into_the_active_profile(from_wheel: Environment)
 def test_set_refuses_an_invalid_boolean(configured: Environment) -> None:
     ours = configured.run_prefect("config", "set", f"{SETTING}=maybe")
     assert ours.returncode == 1
-    assert f"{SETTING}='maybe' is not true or false" in " ".join(ours.stdout.split())
+    # Prefect before 3.2 checks the type of the field only, with pydantic's own words.
+    words = f"{SETTING}='maybe' is not true or false", "Input should be a valid boolean"
+    assert any(text in " ".join(ours.stdout.split()) for text in words)
     assert configured.profiles.read_text(encoding="utf-8") == PROFILES
 
 
