@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import sys
@@ -131,6 +132,25 @@ def test_a_silence_is_no_progress() -> None:
     with shell("exec sleep 987", silence=0.2, idle_timeout=1) as command:
         assert list(command.lines()) == [""]
         assert command.timed_out
+
+
+def test_a_timeout_of_a_prefect_task_in_a_thread_ends_a_silent_child() -> None:
+    # Prefect raises an exception in the thread in this way. It is delivered only when the thread runs Python code.
+    started = threading.Event()
+    command = shell("echo ready; exec sleep 987")
+
+    def read() -> None:
+        with contextlib.suppress(TimeoutError), command:
+            for _ in command.lines():
+                started.set()
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    assert started.wait(60)
+    assert thread.ident
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(TimeoutError))
+    thread.join(60)
+    assert command._process.returncode == -signal.SIGTERM
 
 
 def test_without_a_file_standard_input_is_empty(tmp_path: Path) -> None:
