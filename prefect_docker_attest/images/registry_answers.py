@@ -70,9 +70,11 @@ class Asked:
 
     def failure(self, error: Exception, url: str) -> ImageError:
         """Return the error for a request that failed with one of `http.ERRORS`."""
+        registry, reason = f"registry {self.image.registry}", http.reason(error)
         return ImageError(
-            f"registry {self.image.registry} cannot be {'written' if self.writes else 'read'} at {url}: "
-            f"{http.reason(error)}.",
+            f"{registry} cannot be written at {url}: {reason}."
+            if self.writes
+            else f"{registry} cannot be read at {url}: {reason}.",
             "Check the image's name, the network, and the variables HTTPS_PROXY, NO_PROXY and SSL_CERT_FILE. "
             f"{self.tip}".strip(),
             retryable=http.is_temporary(error),

@@ -100,6 +100,7 @@ def _consequences(stripped: Stripped, *, verified: bool) -> Iterator[str]:
         return
     yield "Signatures of the old digest do not apply to the new one."
     if stripped.referrers:
-        yield f"The registry keeps {len(stripped.referrers)} of the attestations as referrers of the image (`subject`)."
+        number = len(stripped.referrers)
+        yield f"Registries with the referrers API still list attestations of these images (with a `subject`: {number})."
     for other in stripped.others:
         yield f"{other} is neither an image nor an attestation, and is not listed any more."

@@ -48,7 +48,7 @@ class Stripped:
         written: whether the tag was written
         replaced: digest that the tag named before; `None` if there was no such tag
         removed: digests of the attestations that the new index or manifest does not list
-        referrers: those of them that the registry still lists as referrers of the image
+        referrers: those of them that have a subject. Registries with the referrers API still list them
         others: digests of other entries that are not listed any more, because they are not images
         restore: command that puts the tag back; `None` if the tag was not moved
     """
