@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from prefect_docker_attest.images.reference import Reference
 
 _NOT_ALLOWED = (requests.codes.unauthorized, requests.codes.forbidden)
-# The words of Amazon ECR, Harbor, Quay, Artifact Registry and Azure for a tag that cannot be moved.
-_FIXED = re.compile(r"immutable|overwrit|already exist|locked", re.IGNORECASE)
+# Amazon ECR: "cannot be overwritten because the repository is immutable". Harbor: "configured as immutable". Artifact
+# Registry: "has enabled tag immutability".
+_FIXED = re.compile(r"immutab|cannot be overwritten", re.IGNORECASE)
 
 
 class NotFound(ImageError):

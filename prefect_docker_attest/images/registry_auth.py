@@ -109,7 +109,12 @@ class Authorization:
                     raise Refused(response.status_line())
                 if response.status != requests.codes.ok:
                     retryable = http.is_retryable(response.status)
-                    raise ImageError(f"{server} answers {response.status}.", LATER, retryable=retryable)
+                    raise ImageError(
+                        f"{server} answers {response.status}.",
+                        LATER,
+                        retryable=retryable,
+                        retry_after=response.retry_after,
+                    )
                 content = response.body(f"the answer of {server}", _LONGEST_TOKEN)
         except http.ERRORS as error:
             # The error's text is not shown: it may quote the request, which contains credentials.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import threading
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -12,7 +13,7 @@ from click.testing import CliRunner
 
 from engines.published import Published
 from prefect_docker_attest.cli import main
-from prefect_docker_attest.images import retrying
+from prefect_docker_attest.images import http, retrying
 from support.attested import DOCKER_LIST, DOCKER_MANIFEST, INDEX, publish
 from support.pushing import (
     MANIFEST,
@@ -370,6 +371,24 @@ def test_faults_that_stay(proxy: RegistryProxy, name: str, fault: Fault, attempt
     assert proxy.count("PUT") == writes + attempts
     if attempts == 1 and fault is not IMMUTABLE:
         assert "again later" not in error
+
+
+@pytest.mark.usefixtures("at_once")
+def test_an_answer_that_comes_too_late(proxy: RegistryProxy, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    attested = publish(proxy.address, name, *AMD64)
+    monkeypatch.setattr(http, "_READ_TIME", 2)
+    released = threading.Event()
+    stalled: list[str] = []
+
+    def stall(method: str, path: str) -> None:
+        if method == "PUT" and not stalled:
+            stalled.append(path)
+            released.wait()
+
+    proxy.fault = stall
+    assert stripped(attested.name)["written"]
+    assert stalled == [f"{name}/manifests/v1"]
+    released.set()
 
 
 @pytest.mark.usefixtures("at_once")
