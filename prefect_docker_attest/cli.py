@@ -1,4 +1,4 @@
-"""The command ``prefect-docker-attest``: checks the setup, and inspects images."""
+"""The command ``prefect-docker-attest``: checks the setup, inspects images, and removes their attestations."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _print_versions(context: click.Context, _parameter: click.Parameter, value: 
     help="Show the versions of this package, Python, Prefect, docker-py, docker, buildx and the engine.",
 )
 def main() -> None:
-    """Check how Prefect builds Docker images here, and inspect images."""
+    """Check how Prefect builds Docker images here, inspect images, and remove their attestations."""
 
 
 @main.command()
@@ -142,6 +142,51 @@ def inspect(  # noqa: PLR0917 click passes each option as an argument
         for result in inspect_images(
             images, bars.meter, engine=engine, verify_layers=verify_layers or checks.read_layers
         ):
+            with bars.hidden():
+                report.show(result)
+    sys.exit(report.conclude())
+
+
+@main.command()
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
+@click.option(
+    "--tag", metavar="NEW", help="Write this tag of the same repository, and leave the image's own tag alone."
+)
+@click.option("--dry-run", is_flag=True, help="Write nothing.")
+@click.option(
+    "--verify-layers",
+    is_flag=True,
+    help="Read every layer first. Write nothing if a layer is corrupt or cannot be verified, or if programs are for "
+    "another platform.",
+)
+@click.option("--restore", is_flag=True, help="Put tags back: IMAGE is NAME:TAG@sha256:DIGEST.")
+@_JSON
+def strip(  # noqa: PLR0917 click passes each option as an argument
+    images: tuple[str, ...], tag: str | None, dry_run: bool, verify_layers: bool, restore: bool, as_json: bool
+) -> None:
+    """Remove the attestations of images in registries.
+
+    The tag is put on the image's own manifest, or on a new index that lists only the images of several platforms.
+    No layer is transferred. The credentials are those of `docker login`.
+
+    Exit code: 0 if all images have no attestations now, 1 if an image is corrupt or does not pass --verify-layers, 3 if
+    there is no such image, but an image could not be read or written.
+    """
+    from prefect_docker_attest.images import stripping
+    from prefect_docker_attest.images.strip_report import StripReport
+    from prefect_docker_attest.terminal import Bars
+
+    names = list(dict.fromkeys(images))
+    if problem := stripping.usage_problem(names, tag, restore=restore):
+        raise click.UsageError(problem)
+    bars = Bars()
+    report = StripReport(as_json=as_json, restores=restore, verified=verify_layers)
+    if restore:
+        results = stripping.restore_images(names, bars.meter, dry_run=dry_run)
+    else:
+        results = stripping.strip_images(names, bars.meter, tag=tag, verify_layers=verify_layers, dry_run=dry_run)
+    with bars.shown():
+        for result in results:
             with bars.hidden():
                 report.show(result)
     sys.exit(report.conclude())

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from prefect_docker_attest.buildx.docker_py_engine import client_credentials
 from prefect_docker_attest.images import tagging
-from prefect_docker_attest.images.documents import ImageError
+from prefect_docker_attest.images.documents import LATER, ImageError
+from prefect_docker_attest.images.registry_answers import NotFound, TagIsFixed
 from prefect_docker_attest.images.registry_auth import find_credentials, read_credentials
 from prefect_docker_attest.names import logger
 
@@ -50,15 +51,26 @@ def push(
         for image in () if any("error" in event for event in events) else images:
             events += _put_tag(api, image, auth_config)
     except ImageError as error:
-        message = (
-            f"{error}\nThe builder pushed the image as {image}, but the tag {image.name.tag} was not moved.\n"
-            f"TIP {error.tip.strip()} Then push the image again."
-        )
+        message = "\n".join([str(error), *_explanation(error, image)])
         events.append({"errorDetail": {"message": message}, "error": message})
     if stream and decode:
         return (event for event in events)
     lines = [json.dumps(event) + "\r\n" for event in events]
     return (line.encode() for line in lines) if stream else "".join(lines)
+
+
+def _explanation(error: ImageError, image: PushedImage) -> list[str]:
+    """Return what is in the registry now, and what to do about it if there is certain advice."""
+    lines = [f"The builder pushed the image as {image}, but the tag {image.name.tag} was not moved."]
+    if isinstance(error, NotFound):
+        lines.append("TIP The registry has removed the image. Build the image again.")
+    elif isinstance(error, TagIsFixed):
+        lines.append("TIP The registry does not let this tag be moved. Build the image under another tag.")
+    elif error.tip == LATER:
+        lines.append("TIP Push the image again later.")
+    elif error.tip:
+        lines.append(f"TIP {error.tip.strip()} Then push the image again.")
+    return lines
 
 
 def _put_tag(api: APIClient, image: PushedImage, auth_config: Mapping[str, Any] | None) -> list[Event]:

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 LONGEST_DOCUMENT = 4 << 20
 """Maximum size of a manifest or config, in bytes. Registries accept the same size."""
 
+LATER = "Try again later."
+"""The tip for a server that fails for a while."""
+
 _LONGEST_NAME = 255  # characters
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _VERB = re.compile(r"is |has |must ")
@@ -85,12 +88,16 @@ class ImageError(Exception):
         problem: what failed, with the value that was found
         tip: what to do next, with a command to type if there is one
         retryable: whether the same inspection can succeed later
+        retry_after: seconds that the server asks to wait; `None` if it names no time
     """
 
-    def __init__(self, problem: str, tip: str = "", *, retryable: bool = False) -> None:
+    def __init__(
+        self, problem: str, tip: str = "", *, retryable: bool = False, retry_after: float | None = None
+    ) -> None:
         super().__init__(problem)
         self.tip = tip
         self.retryable = retryable
+        self.retry_after = retry_after
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,12 +171,14 @@ class Manifest:
         layers: descriptors of the layers, from the lowest to the highest
         artifact_type: media type of an artifact; ``""`` for an image
         twice: pairs of members whose names are equal for engines
+        has_subject: whether it names another manifest as its subject: registries list it as a referrer of that one
     """
 
     config: Descriptor | None
     layers: tuple[Descriptor, ...]
     artifact_type: str
     twice: Sequence[str] = ()
+    has_subject: bool = False
 
     @property
     def is_image(self) -> bool:
@@ -265,6 +274,7 @@ def read_manifest(content: bytes, name: str) -> Manifest:
         tuple(_descriptor(layer, f"{name}: layers[{number}]") for number, layer in layers),
         document["artifactType"],
         document["twice"],
+        bool(document["subject"]["digest"]),
     )
 
 

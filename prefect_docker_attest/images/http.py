@@ -14,6 +14,8 @@ import ssl
 import sys
 import time
 import zlib
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
 from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
@@ -23,7 +25,7 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies
 
-from prefect_docker_attest.images.documents import ImageError
+from prefect_docker_attest.images.documents import LATER, ImageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -67,6 +69,19 @@ class Response:
         self.url = str(response.url)
         self.headers: Mapping[str, str] = response.headers
 
+    @property
+    def retry_after(self) -> float | None:
+        """The seconds that the server asks to wait (RFC 9110, Retry-After); `None` if it names no time."""
+        text = self.headers.get("retry-after", "").strip()
+        if text.isascii() and text.isdigit():
+            return float(text)
+        try:
+            moment = parsedate_to_datetime(text)
+        except (ValueError, TypeError):
+            return None
+        now = datetime.now(timezone.utc)
+        return max(0.0, (moment.replace(tzinfo=moment.tzinfo or timezone.utc) - now).total_seconds())
+
     def pieces(self, size: int = _PIECE) -> Iterator[bytes]:
         """Yield the body as the server sent it, not decompressed.
 
@@ -102,9 +117,7 @@ class Response:
             if len(content) > longest:
                 raise ImageError(f"{name} is longer than {longest:,} bytes.")
             if time.monotonic() > end:
-                raise ImageError(
-                    f"{name} did not arrive within {_DOCUMENT_TIME} seconds.", "Try again later.", retryable=True
-                )
+                raise ImageError(f"{name} did not arrive within {_DOCUMENT_TIME} seconds.", LATER, retryable=True)
         if decoder and not decoder.eof:
             raise ImageError(f"{name} cannot be decompressed: the data is cut off.")
         return bytes(content)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
@@ -95,7 +94,7 @@ def inspect_image(source: Source, reference: str, *, verify_layers: bool) -> Ins
     attesting: list[tuple[Descriptor, str | None, tuple[str, ...]]] = []
     others: list[str] = []
     for descriptor, document, problems in reader.leaves(root, []):
-        kind = _kind(descriptor, document)
+        kind = kind_of(descriptor, document)
         if kind == "attestation":
             attesting.append((descriptor, descriptor.attested_image, document.predicate_types if document else ()))
         elif kind == "image":
@@ -109,34 +108,18 @@ def inspect_image(source: Source, reference: str, *, verify_layers: bool) -> Ins
     return Inspection.of(reference, source.name, root, images=results, attesting=attesting, others=others)
 
 
-def _kind(descriptor: Descriptor, document: Manifest | None) -> str:
-    """Return ``attestation``, ``image``, or the type of something else."""
+def kind_of(descriptor: Descriptor, document: Manifest | None) -> str:
+    """Return ``attestation``, ``image``, or the type of something else.
+
+    Args:
+        descriptor: descriptor of the document
+        document: the document, if it is a manifest; `None` if it was not read
+    """
     if descriptor.is_attestation or (document and document.predicate_types):
         return "attestation"
     if document.is_image if document else descriptor.is_manifest:
         return "image"
     return (document.kind if document else "") or descriptor.media_type or "document of unknown type"
-
-
-def republishing(inspection: Inspection, name: str, tag: str, *, prefer_index_flag: bool) -> str:
-    """Return the shell command that publishes an image again under a tag, without its attestations.
-
-    The result is one manifest, or an index of the manifests of several platforms.
-
-    Args:
-        inspection: inspection of an image in a registry
-        name: name of the image, without tag and digest
-        tag: tag that the command sets
-        prefer_index_flag: whether ``docker buildx imagetools create`` has the flag ``--prefer-index``: buildx 0.13
-            lacks it, 0.15 has it. Without the flag, buildx wraps a single manifest in an index, so the command uses
-            the engine instead
-    """
-    images, target = [f"{name}@{image.digest}" for image in inspection.images], f"{name}:{tag}"
-    if len(images) > 1 or prefer_index_flag:
-        flag = ["--prefer-index=false"] if len(images) == 1 else []
-        return shlex.join(["docker", "buildx", "imagetools", "create", *flag, f"--tag={target}", *images])
-    steps = ["pull", *images], ["tag", *images, target], ["push", target]
-    return " && ".join(shlex.join(["docker", *step]) for step in steps)
 
 
 class _Reader:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from prefect_docker_attest.images.checks import Checks
     from prefect_docker_attest.images.inspections import Result
     from prefect_docker_attest.images.result import Inspection
+    from prefect_docker_attest.images.stripping import StripResult
     from prefect_docker_attest.platforms import Platform
 
 # Style and word for each state of an image's layers.
@@ -54,7 +55,6 @@ class Report:
     def __init__(self, checks: Checks, *, as_json: bool) -> None:
         self._checks = checks
         self._as_json = as_json
-        self._annotates = os.environ.get("GITHUB_ACTIONS") == "true"
         self._failed = False
         self._images: list[dict[str, Any]] = []
         self._errors: list[dict[str, Any]] = []
@@ -65,7 +65,7 @@ class Report:
             error = f"{result.error} {result.tip}".strip()
             self._errors.append({"reference": result.reference, "error": error, "retryable": result.retryable})
             show_error(console(stderr=True), result)
-            self._annotate(result.reference, result.error)
+            annotate(result.reference, result.error)
             return
         missing = self._checks.missing(result.inspection)
         if self._as_json:
@@ -75,7 +75,7 @@ class Report:
             show_inspection(console(), result.inspection, missing, result.republish)
         for failure in self._checks.failures(result.inspection):
             self._failed = True
-            self._annotate(result.reference, failure)
+            annotate(result.reference, failure)
 
     def conclude(self) -> int:
         """Print the JSON object, and return the exit code."""
@@ -85,14 +85,16 @@ class Report:
             click.echo(json.dumps(document, indent=2, default=json_value))
         return code
 
-    def _annotate(self, reference: str, text: str) -> None:
-        if self._annotates:
-            # `printable` leaves no line ends (actions/toolkit, packages/core/src/command.ts).
-            click.echo("::error::" + printable(f"{reference}: {text}").replace("%", "%25"), err=True)
+
+def annotate(reference: str, text: str) -> None:
+    """In GitHub Actions, print an annotation about an image on standard error."""
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        # `printable` leaves no line ends (actions/toolkit, packages/core/src/command.ts).
+        click.echo("::error::" + printable(f"{reference}: {text}").replace("%", "%25"), err=True)
 
 
-def show_error(console: Console, result: Result) -> None:
-    """Print why an image could not be inspected, and a line with the tip."""
+def show_error(console: Console, result: Result | StripResult) -> None:
+    """Print why the work for an image failed, and a line with the tip."""
     console.print(Text(printable(f"{result.reference}: {result.error}"), "red"), soft_wrap=True)
     if result.tip:
         console.print(Text(printable(f"TIP {result.tip}")), soft_wrap=True)
@@ -110,11 +112,11 @@ def show_inspection(console: Console, inspection: Inspection, missing: Sequence[
     kind = {**manifest.INDEX_KINDS, **manifest.MANIFEST_KINDS}.get(inspection.media_type, "manifest")
     title = Text.assemble((printable(inspection.reference), "bold"), f" ({printable(inspection.source)})")
     console.print(title, soft_wrap=True)
-    _note(console, "", f"{kind}, {inspection.media_type}")
-    _note(console, "", inspection.digest)
+    note(console, "", f"{kind}, {inspection.media_type}")
+    note(console, "", inspection.digest)
     _print_table(console, list(_rows(inspection)))
     for style, text in (*_findings(inspection, missing), _verdict(inspection, command)):
-        _note(console, style, text)
+        note(console, style, text)
     if command:
         # The command is not wrapped, so that users can copy it.
         console.print(Text(f"\n{printable(command)}", "cyan"), soft_wrap=True)
@@ -171,12 +173,13 @@ def _findings(inspection: Inspection, missing: Sequence[Platform]) -> Iterator[t
         yield "", f"{other} is neither an image nor an attestation"
 
 
-def _note(console: Console, style: str, text: str) -> None:
-    note = Text(printable(text), style)
+def note(console: Console, style: str, text: str) -> None:
+    """Print a line about an image, with a margin."""
+    line = Text(printable(text), style)
     if console.is_terminal:
-        console.print(Padding(note, (0, 0, 0, 2)))
+        console.print(Padding(line, (0, 0, 0, 2)))
     else:  # other programs read it: no line breaks, and no spaces at the end
-        console.print(Text("  ") + note, soft_wrap=True)
+        console.print(Text("  ") + line, soft_wrap=True)
 
 
 def _corruption(inspection: Inspection) -> str:
@@ -194,8 +197,7 @@ def _verdict(inspection: Inspection, command: str | None) -> tuple[str, str]:
     if inspection.attestations:
         if not command:
             return "yellow", f"The image has attestations. {_AGAIN}"
-        how = "" if "imagetools" in command else " It uses the engine, because this buildx is older than 0.15."
-        return "yellow", f"The image has attestations. This command publishes it again without them.{how}"
+        return "yellow", "The image has attestations. This command publishes it again without them."
     kind = "Index of images" if manifest.is_index(inspection.media_type) else "Single manifest"
     if inspection.state == "unverifiable":
         return "yellow", f"{kind} without attestations. Some layers could not be verified."

@@ -10,7 +10,9 @@ import requests
 
 from prefect_docker_attest.images import http, manifest
 from prefect_docker_attest.images.documents import LONGEST_DOCUMENT, ImageError, digest_of
+from prefect_docker_attest.images.registry_answers import Asked, NotFound
 from prefect_docker_attest.images.registry_auth import Authorization, Refused
+from prefect_docker_attest.images.retrying import retried
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -24,11 +26,8 @@ if TYPE_CHECKING:
 _ACCEPTED = ", ".join((*manifest.INDEX_KINDS, *manifest.MANIFEST_KINDS))
 # Docker uses plain HTTP only for these registries (moby, registry/config.go: 127.0.0.0/8 is an insecure registry).
 _LOCAL = re.compile(r"(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?")
-_OR_ENGINE = "To inspect an image in the Docker Engine, add --engine."
-
-
-class NotFound(ImageError):
-    """The registry does not have the document or layer."""
+OR_ENGINE = "To inspect an image in the Docker Engine, add --engine."
+"""Last sentence of the tip in errors of `inspect`."""
 
 
 class Repository:
@@ -38,16 +37,23 @@ class Repository:
         reference: name of the image
         credentials: as `registry_auth.find_credentials` returns them; `None` for docker's own
         tip: last sentence of the tip in errors
+        retries: whether reading is retried if that can help, as writing always is
 
     Attributes:
         name: name of the registry in messages
     """
 
     def __init__(
-        self, reference: Reference, credentials: Mapping[str, str] | None = None, *, tip: str = _OR_ENGINE
+        self,
+        reference: Reference,
+        credentials: Mapping[str, str] | None = None,
+        *,
+        tip: str = OR_ENGINE,
+        retries: bool = False,
     ) -> None:
         self._reference = reference
         self._tip = tip
+        self._retries = retries
         self.name = f"registry {reference.registry}"
         host = "registry-1.docker.io" if reference.registry == "docker.io" else reference.registry
         encrypted = not _LOCAL.fullmatch(host)
@@ -72,21 +78,54 @@ class Repository:
         Raises:
             ImageError: the document cannot be read, or has the wrong digest
         """
+        return retried(lambda: self._document(path, digest)) if self._retries else self._document(path, digest)
+
+    def _document(self, path: str, digest: str | None) -> tuple[str, bytes]:
         name = f"{path} of {self.name}"
         with self._send(path) as response:
             content = response.body(name, LONGEST_DOCUMENT)
         if digest and digest != digest_of(content):
             raise ImageError(f"{name} has the wrong digest {digest_of(content)}.")
-        return response.headers.get("content-type", "").partition(";")[0].strip(), content
+        return _content_type(response), content
 
-    def put_tag(self, tag: str, media_type: str, content: bytes) -> None:
-        """Let a tag name a manifest or index that is in the repository.
+    def tagged(self, tag: str) -> str | None:
+        """Return the digest of the manifest or index that a tag names; `None` if there is no such tag.
 
         Raises:
-            ImageError: the registry refuses it
+            ImageError: the registry does not tell
         """
-        with self._send(f"manifests/{tag}", (media_type, content)):
-            pass
+        try:
+            return digest_of(self.document(f"manifests/{tag}", None)[1])
+        except NotFound:
+            return None
+
+    def put(self, name: str, media_type: str, content: bytes) -> None:
+        """Write a manifest or index. What it lists must be in the repository.
+
+        Args:
+            name: a tag, or the digest of the content
+            media_type: media type of the content
+            content: the manifest or index
+
+        Raises:
+            ImageError: the registry refuses it, and has no such document under this name
+        """
+        try:
+            retried(lambda: self._put(f"manifests/{name}", (media_type, content)))
+        except ImageError:
+            # The answer to a successful attempt can get lost. Another attempt is refused if the tag cannot be moved.
+            with contextlib.suppress(ImageError):
+                if digest_of(self._document(f"manifests/{name}", None)[1]) == digest_of(content):
+                    return
+            raise
+
+    def _put(self, path: str, document: tuple[str, bytes]) -> None:
+        with self._send(path, document) as response:
+            if _content_type(response) == "text/html":  # of a proxy in front of the registry
+                raise ImageError(
+                    f"{self.name} answers with a page for {self._asked(path, document).name}.",
+                    "Check the image's name, and the variables HTTPS_PROXY and NO_PROXY.",
+                )
 
     @contextlib.contextmanager
     def _send(self, path: str, document: tuple[str, bytes] | None = None) -> Iterator[Response]:
@@ -110,17 +149,12 @@ class Repository:
             except Refused as refused:
                 renewed, status = False, str(refused)
             if not renewed:
-                raise self._refusal(requests.codes.unauthorized, status, path)
+                raise self._asked(path, document).refusal(requests.codes.unauthorized, status)
             with self._request(path, self._authorization.header, document) as response:
                 self._check(response, path, document)
                 yield response
         except http.ERRORS as error:
-            raise ImageError(
-                f"{self.name} cannot be read at {self._url}: {http.reason(error)}.",
-                "Check the image's name, the network, and the variables HTTPS_PROXY, NO_PROXY and SSL_CERT_FILE. "
-                f"{self._tip}",
-                retryable=http.is_temporary(error),
-            ) from error
+            raise self._asked(path, document).failure(error, self._url) from error
 
     def _request(
         self, path: str, authorization: str | None, document: tuple[str, bytes] | None
@@ -142,20 +176,14 @@ class Repository:
         # As docker does: not all registries answer 201 to an upload.
         accepted = range(200, 300) if document else (requests.codes.ok,)
         if response.status not in accepted:
-            raise self._refusal(response.status, response.status_line(), path)
+            raise self._asked(path, document).refusal(response.status, response.status_line(), response.retry_after)
 
-    def _refusal(self, code: int, status: str, path: str) -> ImageError:
-        wanted = path.partition("/")[2]
-        name = f"{self._reference.repository}{'@' if ':' in wanted else ':'}{wanted}"
-        answer = f"{self.name} answers {status} for {name}."
-        if code == requests.codes.not_found:
-            return NotFound(answer, f"Check the name, and that the image was pushed. {self._tip}")
-        if code in (requests.codes.unauthorized, requests.codes.forbidden):
-            return ImageError(
-                f"{answer} The image does not exist, or your credentials do not allow reading it.",
-                f"Run `docker login {self._reference.registry}`. {self._tip}",
-            )
-        return ImageError(answer, "Try again later.", retryable=http.is_retryable(code))
+    def _asked(self, path: str, document: tuple[str, bytes] | None = None) -> Asked:
+        return Asked(self._reference, path, document is not None, self._tip)
+
+
+def _content_type(response: Response) -> str:
+    return response.headers.get("content-type", "").partition(";")[0].strip()
 
 
 def _challenge(url: str, response: Response) -> str | None:

@@ -19,7 +19,7 @@ from docker import errors as docker_errors
 
 from prefect_docker_attest import subprocesses
 from prefect_docker_attest.images import http
-from prefect_docker_attest.images.documents import ImageError
+from prefect_docker_attest.images.documents import LATER, ImageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -109,7 +109,12 @@ class Authorization:
                     raise Refused(response.status_line())
                 if response.status != requests.codes.ok:
                     retryable = http.is_retryable(response.status)
-                    raise ImageError(f"{server} answers {response.status}.", "Try again later.", retryable=retryable)
+                    raise ImageError(
+                        f"{server} answers {response.status}.",
+                        LATER,
+                        retryable=retryable,
+                        retry_after=response.retry_after,
+                    )
                 content = response.body(f"the answer of {server}", _LONGEST_TOKEN)
         except http.ERRORS as error:
             # The error's text is not shown: it may quote the request, which contains credentials.

@@ -8,7 +8,8 @@ from prefect_docker_attest.images import documents, programs
 from prefect_docker_attest.images.documents import Descriptor, digest_of
 from prefect_docker_attest.images.layer_files import Budget
 from prefect_docker_attest.images.layers import LayerReading, read_layer
-from prefect_docker_attest.images.registry import NotFound, Repository
+from prefect_docker_attest.images.registry import OR_ENGINE, Repository
+from prefect_docker_attest.images.registry_answers import NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,10 +26,14 @@ class RegistryImage(Repository):
         reference: name of the image
         workers: threads that read layers
         meter: shows how much of each layer has been read
+        tip: see `Repository`
+        retries: see `Repository`
     """
 
-    def __init__(self, reference: Reference, workers: Workers, meter: Meter) -> None:
-        super().__init__(reference)
+    def __init__(
+        self, reference: Reference, workers: Workers, meter: Meter, *, tip: str = OR_ENGINE, retries: bool = False
+    ) -> None:
+        super().__init__(reference, tip=tip, retries=retries)
         self._workers = workers
         self._meter = meter
         self._root = "", b""

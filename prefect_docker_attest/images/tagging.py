@@ -1,6 +1,7 @@
 """Puts a tag on an image that is in a registry: uploads its unchanged manifest again, under the tag.
 
-``docker buildx imagetools create`` would create an index around a single manifest.
+``docker buildx imagetools create`` would create an index around a single manifest, and put attestations back that the
+registry lists as referrers (docker/buildx#3433).
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ def put_tag(image: Reference, digest: str, credentials: Mapping[str, str]) -> in
         size of the manifest or index in bytes
 
     Raises:
-        ImageError: the registry does not have the manifest, or refuses the tag
+        NotFound: the registry does not have the manifest
+        ImageError: it cannot be read, or the registry refuses the tag
     """
-    with Repository(image, credentials, tip="") as repository:
+    with Repository(image, credentials, tip="", retries=True) as repository:
         media_type, content = repository.document(f"manifests/{digest}", digest)
-        repository.put_tag(str(image.tag), documents.media_type(content, media_type), content)
+        repository.put(str(image.tag), documents.media_type(content, media_type), content)
     return len(content)

@@ -212,6 +212,16 @@ def test_a_tag_that_a_token_does_not_allow_is_not_moved(by_token: str) -> None:
     assert refused.value.tip.startswith(f"Run `docker login {by_token.partition('/')[0]}`.")
 
 
+def test_strip_writes_with_a_token_of_its_own(run: Run, by_token: str, tokens: Tokens, tmp_path: Path) -> None:
+    config = write_docker_config(tmp_path, {"auths": {by_token.partition("/")[0]: {"auth": BASIC}}})
+    result = run("strip", "--tag=v2", by_token, DOCKER_CONFIG=config)
+
+    assert (result.code, result.err) == (0, "")
+    assert {*tokens.asked[1].partition("app:")[2].split(",")} == {"pull", "push"}
+    assert run("inspect", by_token.replace(":v1", ":v2"), DOCKER_CONFIG=config).code == 0
+    assert PASSWORD not in result.out
+
+
 def test_a_registry_can_accept_a_tag_with_any_successful_status() -> None:
     with hostile_server() as server:
         image = server.image("v1", tar_layer("x"))

@@ -22,14 +22,12 @@ from prefect_docker_attest.doctor.prefect_facts import PrefectFacts
 from prefect_docker_attest.doctor.setting_files import UnreadableError
 from prefect_docker_attest.images import manifest
 from prefect_docker_attest.images.documents import ImageError
-from prefect_docker_attest.images.inspection import republishing
+from prefect_docker_attest.images.inspections import republishing
 from prefect_docker_attest.images.layer_files import Budget
 from prefect_docker_attest.images.layers import LayerReading, read_layer
-from prefect_docker_attest.images.programs import MEMORY, UNCHECKED
+from prefect_docker_attest.images.programs import MEMORY
 from prefect_docker_attest.images.reference import Reference
-from prefect_docker_attest.images.result import Image, Inspection
 from prefect_docker_attest.names import SETTING
-from prefect_docker_attest.platforms import Platform
 from support.doctor_answers import ENGINE, INSPECT, Late, findings
 from support.mutations import SKIPPABLE, zstd_file
 from support.raw_tar import END, entry
@@ -167,27 +165,17 @@ def test_names_of_predicates() -> None:
     assert [manifest.predicate_kind(one) for one in types] == ["provenance", "SBOM", "SBOM", "https://x.org/y"]
 
 
-def _inspection(*platforms: str) -> Inspection:
-    images = [
-        Image(f"sha256:{name}", "", Platform("linux", name), 0, (), "unchecked", "", UNCHECKED) for name in platforms
-    ]
-    return Inspection("", "", "", "", tuple(images), (), (), "unchecked")
-
-
-def test_the_command_that_publishes_again() -> None:
-    one, two = _inspection("amd64"), _inspection("amd64", "arm64")
-    create = "docker buildx imagetools create"
-
-    assert republishing(one, "r/a", "v1", prefer_index_flag=True) == (
-        f"{create} --prefer-index=false --tag=r/a:v1 r/a@sha256:amd64"
-    )
-    assert republishing(one, "r/a", "v1", prefer_index_flag=False) == (
-        "docker pull r/a@sha256:amd64 && docker tag r/a@sha256:amd64 r/a:v1 && docker push r/a:v1"
-    )
-    for flag in (True, False):
-        assert republishing(two, "r/a", "v1", prefer_index_flag=flag) == (
-            f"{create} --tag=r/a:v1 r/a@sha256:amd64 r/a@sha256:arm64"
-        )
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("r/a", "r/a"),
+        ("r/a:v1", "r/a:v1"),
+        (f"r/a@sha256:{'0' * 64}", f"--tag TAG r/a@sha256:{'0' * 64}"),
+        (f"r/a:v1@sha256:{'0' * 64}", f"--tag v1 r/a:v1@sha256:{'0' * 64}"),
+    ],
+)
+def test_the_command_that_publishes_again(name: str, arguments: str) -> None:
+    assert republishing(Reference.parse(name), name) == f"prefect-docker-attest strip {arguments}"
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from prefect_docker_attest.cli import main
 from prefect_docker_attest.doctor.check import Finding
 from prefect_docker_attest.doctor.checkup import CHECKS
 from prefect_docker_attest.images.result import Attestation, Image, Inspection, Layer, Programs
+from prefect_docker_attest.images.stripping import Stripped
 from support.messages import messages
 
 ROOT = Path(__file__).parents[2]
@@ -81,7 +82,9 @@ def _quoted(title: str) -> list[str]:
     return [re.sub(r"^`` ?|^`| ?``$|`$", "", cell) for cell in cells]
 
 
-@pytest.mark.parametrize("title", ["Errors of this package", "Warnings of this package", "Errors of `inspect`"])
+@pytest.mark.parametrize(
+    "title", ["Errors of this package", "Warnings of this package", "Errors of `inspect`", "Errors of `strip`"]
+)
 def test_the_package_can_show_each_quoted_message(title: str) -> None:
     texts, known = _quoted(title), messages()
     assert texts
@@ -96,7 +99,7 @@ def test_messages_of_other_programs_are_quoted_in_a_table_of_their_own() -> None
     assert {text for text in others if any(text in message for message in known)} <= mentioned
 
 
-@pytest.mark.parametrize("entry", [Finding, Inspection, Image, Layer, Programs, Attestation])
+@pytest.mark.parametrize("entry", [Finding, Inspection, Image, Layer, Programs, Attestation, Stripped])
 def test_each_key_of_json_is_documented(entry: type) -> None:
     documented = {name for code in re.findall(r"`([\w.\[\]]+)`", COMMANDS) for name in code.split(".")}
     assert {field.name for field in fields(entry)} <= documented
