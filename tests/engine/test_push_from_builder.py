@@ -20,6 +20,7 @@ from engines.links import Link, proxy
 from engines.machine import daemons
 from engines.published import Published
 from prefect_docker_attest.buildx import from_builder
+from prefect_docker_attest.images import retrying
 from support.guarded import BASIC, PASSWORD, USER, guarded_registry
 from support.names import BUSYBOX, PREFIX
 from support.pushing import started_registry
@@ -354,7 +355,10 @@ def test_with_the_setting_off_no_name_is_remembered(name: str, context: Path, en
 
 
 @pytest.mark.usefixtures("far_in_use")
-def test_a_push_that_fails_says_what_is_in_the_registry(registry_program: str, context: Path, tmp_path: Path) -> None:
+def test_a_push_that_fails_says_what_is_in_the_registry(
+    registry_program: str, context: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retrying, "_PAUSES", (0, 0, 0))
     with started_registry(registry_program, tmp_path) as address:
         name = f"{address}/app:v1"
         image = image_of(name, context)
