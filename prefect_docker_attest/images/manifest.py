@@ -74,13 +74,3 @@ def predicate_kind(predicate_type: str) -> str:
         if word in predicate_type:
             return kind
     return predicate_type
-
-
-def image_ids(metadata: Mapping[str, Any]) -> list[str]:
-    """Return the digests in buildx's metadata that can be the image's id in the engine. The likelier one is first.
-
-    The image store and the builder's driver determine the id. ``--iidfile`` of buildx before 0.36 is wrong for an
-    image without attestations in the containerd image store (docker/buildx, build/build.go).
-    """
-    found = (metadata.get(name) for name in ("containerimage.digest", "containerimage.config.digest"))
-    return list(dict.fromkeys(digest for digest in found if digest))
