@@ -35,6 +35,12 @@ class Failure:
         """Return the failure with more sentences, and with this tip if it has none yet."""
         return replace(self, notes=(*self.notes, *filter(None, sentences)), tip=self.tip or tip)
 
+    def continued(self, sentence: str, tip: str = "") -> Failure:
+        """Return the failure with a sentence in the line of the last one, and with this tip if it has none yet."""
+        if not self.notes or not self.notes[-1].endswith("."):
+            return self.with_note(sentence, tip=tip)
+        return replace(self, notes=(*self.notes[:-1], f"{self.notes[-1]} {sentence}"), tip=self.tip or tip)
+
     def __str__(self) -> str:
         notes = self.notes
         if len(notes) > _MOST_NOTES:

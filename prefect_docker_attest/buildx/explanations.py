@@ -169,7 +169,7 @@ def naming_builder(failure: Failure, builder: Builder | None, target: Target) ->
         return failure
     if not builder.is_substitute:
         note = f"The builder {builder.name} (driver {builder.driver}) is outside this Docker Engine."
-        return failure.with_note(note, tip=f"Check the builder with `docker buildx inspect {builder.name}`.")
+        return failure.continued(note, tip=f"Check the builder with `docker buildx inspect {builder.name}`.")
     if _podman(target):
         return failure
     note = (
@@ -195,13 +195,10 @@ def naming_settings(failure: Failure, settings: BuildSettings) -> Failure:
         failure: why the build failed
         settings: the settings that the build uses
     """
-    return failure.with_note(
-        *(
-            _ORIGINS[name].format(variable=variable(name), value=getattr(settings, name))
-            for name in failure.concerns
-            if name in settings.defaults
-        )
-    )
+    for name in failure.concerns:
+        if name in settings.defaults:
+            failure = failure.continued(_ORIGINS[name].format(variable=variable(name), value=getattr(settings, name)))
+    return failure
 
 
 def naming_engine(failure: Failure, target: Target) -> Failure:

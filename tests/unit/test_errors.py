@@ -116,9 +116,9 @@ def test_at_most_three_lines_follow_buildkits_error() -> None:
     failure = naming_builder(explained(1, lines), Builder("far", "remote"), CliContext())
     failure = naming_settings(failure, BuildSettings(platform="linux/arm64"))
     assert str(BuildFailed(failure)).splitlines()[1:] == [
-        "Failed step: [2/2] RUN uname -m. The command '/bin/sh -c uname -m' returned a non-zero code: 255 "
+        "Failed step: [2/2] RUN uname -m. The command '/bin/sh -c uname -m' returned a non-zero code: 255",
         "The build ran a program for another processor (exec format error). "
-        "The builder far (driver remote) is outside this Docker Engine.",
+        "The builder far (driver remote) is outside this Docker Engine. "
         "The platform linux/arm64 comes from PREFECT_DOCKER_PLATFORM.",
         "TIP Run `docker run --privileged --rm tonistiigi/binfmt --install all`, or use a builder on a machine with "
         "that processor.",
