@@ -109,7 +109,7 @@ EXPLANATIONS = (
     ),
     Explanation(
         rf"(?:{_METADATA}|^failed to push |cache exporter).*(?:request to \S+: 40[13] |no basic auth credentials)",
-        "The registry did not accept the credentials, or they do not allow this.",
+        "The registry did not accept the credentials.",
         "Run `docker login REGISTRY`, and build again.",
     ),
     Explanation(
