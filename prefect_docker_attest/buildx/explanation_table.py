@@ -14,7 +14,9 @@ _USE_CONTAINERD_STORE = (
     f"Use the containerd image store ({_CONTAINERD_STORE_URL}), or a BuildKit builder with Prefect's "
     'build_backend="buildx" and push=True.'
 )
-_CHECK_ENGINE = "Check the engine with `docker info`. DOCKER_HOST and `docker context ls` select it."
+_CHECK_ENGINE = (
+    "Check that Docker runs: `docker info`. Check DOCKER_HOST and `docker context ls`, which select the engine."
+)
 _CHECK_BASE = "Check the base image's name, tag and registry: `docker buildx imagetools inspect IMAGE`."
 _ONLY_HERE = "If only this Docker Engine has the base image, push it to a registry, or run `docker buildx use default`."
 _CACHE_ENTRY = "Write for example type=registry,ref=registry.example.com/app:cache."

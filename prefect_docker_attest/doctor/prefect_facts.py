@@ -151,10 +151,12 @@ def _add_patches(facts: PrefectFacts) -> None:
 
 def _add_settings(facts: PrefectFacts) -> None:
     import pydantic
+    from prefect.settings import get_current_settings
 
     from prefect_docker_attest.patches import settings_reader
 
     try:
+        get_current_settings()  # `read_settings` does not need Prefect's other settings
         values = settings_reader.read_settings()
     except pydantic.ValidationError as error:
         own, others = _refused_values(), _reasons(error)

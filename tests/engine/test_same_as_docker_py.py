@@ -516,7 +516,7 @@ FAILING: dict[str, tuple[MakeOptions, str]] = {
     "a step that fails": (written({"Dockerfile": f"FROM {BUSYBOX}\nRUN exit 7\n"}), "returned a non-zero code: 7"),
     "no such stage": (folder("stages", target="nope"), 'target stage "nope" could not be found'),
     "a stage by its number": (folder("stages", target="1"), 'target stage "1" could not be found'),
-    "no such platform": (folder("stages", platform="a/b/c/d"), "cannot parse platform specifier"),
+    "no such platform": (folder("stages", platform="a/b/c/d"), "a/b/c/d"),
     "no address": (folder("stages", extra_hosts={"x": "not-one"}), "not-one"),
     "not a tar": (lambda _: {"fileobj": io.BytesIO(b"no tar" * 999), "custom_context": True}, "tar"),
     "no such repository": (lambda _: {"path": "http://127.0.0.1:1/x.git#main"}, "127.0.0.1"),

@@ -68,3 +68,13 @@ def test_quotes_around_a_text_do_not_count(from_wheel: Environment) -> None:
 
     entry, two = "type=gha", '"type=local,src=/a b" "type=gha"'
     assert from_wheel.call(texts, [f'"{entry}"', f" '{entry}' ", two]) == [entry, entry, two]
+
+
+def test_a_wrong_setting_of_prefect_itself_does_not_hide_ours(from_wheel: Environment) -> None:
+    program = (
+        "from prefect_docker_attest.patches.settings_reader import read_settings\nprint(read_settings().variables())"
+    )
+    variables = {SETTING: "true", "PREFECT_API_REQUEST_TIMEOUT": "abc"}
+    done = from_wheel.run("-c", f"import prefect.utilities.dockerutils\n{program}", variables=variables)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str([SETTING])
