@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-import time
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, TypeVar
 
 from prefect_docker_attest.images.documents import ImageError
@@ -31,14 +31,14 @@ def retried(send: Callable[[], T]) -> T:
     Raises:
         ImageError: the last attempt failed, or a retry cannot help or would start too late
     """
-    end = time.monotonic() + _LIMIT
+    end = monotonic() + _LIMIT
     for pause in _PAUSES:
         try:
             return send()
         except ImageError as error:  # noqa: PERF203 requests take much longer
             seconds = pause + random.uniform(0, _SPREAD) if error.retry_after is None else error.retry_after  # noqa: S311
-            if not error.retryable or time.monotonic() + seconds > end:
+            if not error.retryable or monotonic() + seconds > end:
                 raise
             logger.debug("%s Another attempt follows in %.1f seconds.", error, seconds)
-            time.sleep(seconds)
+            sleep(seconds)
     return send()

@@ -136,7 +136,7 @@ class _Values:
             return line
         plain = _without_controls(line)
         body = plain.rstrip("\r\n")
-        start, part = self._tail(body)
+        start, part = self._unfinished(body)
         if part and body[start:] not in self._names and body[start:].startswith(self._starts[part]):
             plain = body[:start] + self._names[part] + plain[len(body) :]
         return self._substituted(plain)
@@ -148,15 +148,21 @@ class _Values:
         text = _without_controls(text)
         control = _CONTROL_BEGINS.search(text)
         end = control.start() if control else len(text)
-        start, _ = self._tail(text[:end])
         if not self.can_be_in(text):
+            start, _ = self._tail(text[:end])
             return text[:start], text[start:]
-        for match in self._pattern.finditer(text, 0, end):
+        start, _ = self._unfinished(text[:end])
+        return self._substituted(text[:start]), text[start:]
+
+    def _unfinished(self, text: str) -> tuple[int, str]:
+        """Return the same as `_tail`, but after complete values, whose end can be the beginning of another one."""
+        start, part = self._tail(text)
+        for match in self._pattern.finditer(text):
             if match.start() >= start:
                 break
             if match.end() > start:
-                start, _ = self._tail(text[:end], match.end())
-        return self._substituted(text[:start]), text[start:]
+                start, part = self._tail(text, match.end())
+        return start, part
 
     def _substituted(self, text: str) -> str:
         return self._pattern.sub(lambda match: self._names[match[0]], text)

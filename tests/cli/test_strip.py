@@ -329,7 +329,7 @@ def test_a_retry_waits_as_long_as_the_registry_asks(
     proxy: RegistryProxy, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waited: list[float] = []
-    monkeypatch.setattr("prefect_docker_attest.images.retrying.time.sleep", waited.append)
+    monkeypatch.setattr("prefect_docker_attest.images.retrying.sleep", waited.append)
     attested = publish(proxy.address, name, *AMD64)
     proxy.fail("PUT", "/manifests/v1", Fault(429, headers={"Retry-After": "7"}), Fault(503))
     assert stripped(attested.name)["written"]
