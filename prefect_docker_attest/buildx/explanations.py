@@ -187,6 +187,8 @@ _ORIGINS = {
     "registry.",
 }
 
+_OF_THE_IMAGE = ("platform", "media_types")  # a sentence about these continues the line about the image
+
 
 def naming_settings(failure: Failure, settings: BuildSettings) -> Failure:
     """Add to a failure the settings that can be its cause.
@@ -197,7 +199,8 @@ def naming_settings(failure: Failure, settings: BuildSettings) -> Failure:
     """
     for name in failure.concerns:
         if name in settings.defaults:
-            failure = failure.continued(_ORIGINS[name].format(variable=variable(name), value=getattr(settings, name)))
+            origin = _ORIGINS[name].format(variable=variable(name), value=getattr(settings, name))
+            failure = failure.continued(origin) if name in _OF_THE_IMAGE else failure.with_note(origin)
     return failure
 
 
