@@ -6,8 +6,8 @@ import contextlib
 import os
 import re
 import select
-import socket
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
