@@ -142,7 +142,7 @@ def test_a_python_of_the_prefect_command_that_never_starts(run: Run, tmp_path: P
         ("prefect", "raise SystemExit(3)", "SystemExit: 3"),
         ("prefect", "import os; os._exit(3)", "Python ended with exit code 3: it prints nothing"),
         ("prefect", "", "ModuleNotFoundError: No module named 'prefect.settings'"),
-        ("prefect", "from prefect import settings", "ImportError: cannot import name 'settings' from partially"),
+        ("prefect", "from prefect import settings", "ImportError: cannot import name 'settings' from "),
         ("docker", "import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
         ("docker", "", "ModuleNotFoundError: No module named 'docker.api'"),
     ],
