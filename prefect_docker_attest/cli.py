@@ -150,7 +150,7 @@ def inspect(  # noqa: PLR0917 click passes each option as an argument
 @main.command()
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
 @click.option(
-    "--tag", metavar="NEW", help="Write this tag of the same repository, and leave the image's own tag alone."
+    "--tag", metavar="NEW", help="Write this tag of the same repository, and keep the image's own tag as it is."
 )
 @click.option("--dry-run", is_flag=True, help="Write nothing.")
 @click.option(
