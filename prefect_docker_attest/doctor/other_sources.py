@@ -30,7 +30,7 @@ def misspelled_names() -> dict[str, str]:
     """Return names in all sources that are almost right, with their sources, and the right names for them."""
     import prefect.settings
 
-    from prefect_docker_attest.patches.registration import setting_sources
+    from prefect_docker_attest.patches.docker_settings import setting_sources
 
     return {
         f"{name} ({_title(source)})": right
@@ -42,7 +42,7 @@ def misspelled_names() -> dict[str, str]:
 
 def sources_that_turn_on() -> list[str]:
     """Return the sources that turn `SETTING` on, whether it has an effect or not."""
-    from prefect_docker_attest.patches.registration import setting_sources
+    from prefect_docker_attest.patches.docker_settings import setting_sources
 
     return [_title(source) for source in setting_sources() if _is_true(source().get("disable_attestations"))]
 

@@ -175,7 +175,7 @@ def _refused_values() -> list[str]:
     """Return why values of this package's settings are refused. Prefect's own settings can be refused before them."""
     import pydantic
 
-    from prefect_docker_attest.patches.registration import DockerSettings
+    from prefect_docker_attest.patches.docker_settings import DockerSettings
 
     try:
         DockerSettings()

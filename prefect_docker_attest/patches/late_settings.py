@@ -19,19 +19,19 @@ def warn_of_late_settings() -> None:
     try:
         from prefect import context
 
-        from prefect_docker_attest.patches import registration
+        from prefect_docker_attest.patches import docker_settings
     except ImportError:  # an unsupported version of Prefect, whose settings are not read
         return
     # Another context was entered on purpose, for example with temporary_settings.
     if context.SettingsContext.get() is not getattr(context, "GLOBAL_SETTINGS_CONTEXT", None):
         return
     variable = os.environ.get(SETTING, "")
-    if variable != registration.variable_at_import and is_on(variable):
+    if variable != docker_settings.variable_at_import and is_on(variable):
         _warn_once(
             f"{SETTING}={variable} was set after Prefect was imported, and Prefect does not see it. This image is "
             "built without the setting. Set the variable before `import prefect`."
         )
-    elif registration.switched_on:
+    elif docker_settings.switched_on:
         _warn_once(
             f"{SETTING} is on in temporary_settings of another thread, and off in this one. This image is built "
             "without the setting. Start the thread with `contextvars.copy_context().run`."
@@ -45,13 +45,13 @@ def warn_of_late_settings() -> None:
 
 def _file_that_turns_on() -> str:
     """Return the changed settings file that turns the setting on; ``""`` if there is none."""
-    from prefect_docker_attest.patches import registration
+    from prefect_docker_attest.patches import docker_settings
 
-    changed = {os.path.basename(path): path for path in registration.files_at_import.changed()}
+    changed = {os.path.basename(path): path for path in docker_settings.files_at_import.changed()}
     if not changed:
         return ""
     with contextlib.suppress(Exception):  # a file is invalid now
-        value, source = registration.value_and_source("disable_attestations")
+        value, source = docker_settings.value_and_source("disable_attestations")
         if value is not None and is_on(str(value)):
             return changed.get("profiles.toml" if source == "profile" else source, "")
     return ""

@@ -23,7 +23,7 @@ def read_settings() -> BuildSettings:
     try:
         from prefect.settings import get_current_settings
 
-        from prefect_docker_attest.patches.registration import DockerSettings
+        from prefect_docker_attest.patches.docker_settings import DockerSettings
     except Exception as error:
         _warn(f"{type(error).__name__}: {error}")
         return _of_environment()
@@ -77,7 +77,7 @@ def source_of(name: str) -> tuple[Any, str]:
         Exception: a source has a form that Prefect does not expect
     """
     try:
-        from prefect_docker_attest.patches.registration import value_and_source
+        from prefect_docker_attest.patches.docker_settings import value_and_source
     except Exception:  # an unsupported version of Prefect
         return os.environ.get(variable(name)), "environment"
     value, kind = value_and_source(name)
@@ -87,7 +87,7 @@ def source_of(name: str) -> tuple[Any, str]:
 def _source_of_value(disables: bool, name: str) -> str:
     """Return the source of a setting, or what else it can be if the sources have another value now."""
     try:
-        from prefect_docker_attest.patches.registration import DockerSettings
+        from prefect_docker_attest.patches.docker_settings import DockerSettings
 
         if name != "disable_attestations" or DockerSettings().disable_attestations == disables:
             return source_of(name)[1]
