@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # BuildKit names a step by its instruction with the values of build arguments, which can contain line breaks. If the
 # step fails, BuildKit repeats the name and the end of the step's output. The next line starts with "#" or "------".
-_STEP = re.compile(r"#\d+ \[| > \[")
+_STEP = re.compile(r"(?:#\d+| >) \[")
 _NOT_A_STEP = re.compile(r"#|------|\s*$")
 _IN_EVERY_STEP = " ["
 
@@ -67,8 +67,8 @@ class Mask:
 
     def _masked(self, text: str) -> tuple[str, str]:
         """Return a text with the values replaced, and what is held back of it."""
-        # A test of the whole block is much faster than one of each line.
-        no_step = self._values is self._secret and _IN_EVERY_STEP not in text
+        # A test of the whole block is much faster than one of each line, and that for a text faster than a pattern's.
+        no_step = self._values is self._secret and (_IN_EVERY_STEP not in text or not _STEP.search(text))
         if no_step and self._line_starts and text.endswith("\n") and not self._secret.can_be_in(text):
             return text, ""
         shown, held = [], ""

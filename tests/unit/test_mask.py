@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prefect_docker_attest.buildx.output_pipe import LONGEST_PIECE
-from prefect_docker_attest.options.mask import Mask
+from prefect_docker_attest.options.mask import Mask, _Values
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -60,6 +60,16 @@ def test_output_shows_names_instead_of_values() -> None:
     build_args = {"KEY": key, "APP": "my-application", "VERSION": "1.2.3"}
     assert shown(build_args, [SHOWN]) == BY_NAME
     assert shown(build_args, SHOWN.splitlines(keepends=True)) == BY_NAME
+
+
+def test_brackets_in_the_output_of_a_step_do_not_count_as_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Programs such as Maven print them in each line. A test of each line takes six times as long as one of the block.
+    tested: list[str] = []
+    find = _Values.can_be_in
+    monkeypatch.setattr(_Values, "can_be_in", lambda self, text: tested.append(text) or find(self, text))
+    block = "#6 0.1 [INFO] compiling\n#6 0.2 test_a PASSED  [ 50%]\n" * 100
+    assert shown({"TOKEN": TOKEN}, [block]) == block
+    assert tested == [block]
 
 
 def test_a_value_that_holds_another_is_shown_by_its_own_name() -> None:
