@@ -5,7 +5,6 @@ FUZZ_EXAMPLES=20000 in the environment runs this number of examples for each tes
 
 from __future__ import annotations
 
-import copy
 import gzip
 import io
 import json
@@ -34,9 +33,10 @@ from prefect_docker_attest.terminal import Bars
 from support.doctor_answers import findings
 from support.hostile import Answer, HostileServer, hostile_server
 from support.pushing import CONFIG, MANIFEST, tar_layer
+from support.random_images import changed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
 INDEX = "application/vnd.oci.image.index.v1+json"
 PLATFORM = {"os": "linux", "architecture": "amd64"}
@@ -59,22 +59,6 @@ paths_in = st.lists(st.integers(0, 40), max_size=8)
 def server() -> Iterator[HostileServer]:
     with hostile_server() as server:
         yield server
-
-
-def changed(document: Any, way: Sequence[int], value: Any) -> Any:
-    """Return the document with one value replaced. `way` selects the value."""
-    document = copy.deepcopy(document)
-    here = document
-    for step, choice in enumerate(way):
-        keys = list(here) if isinstance(here, dict) else list(range(len(here))) if isinstance(here, list) else []
-        if not keys:
-            break
-        key = keys[choice % len(keys)]
-        if step == len(way) - 1 or not isinstance(here[key], (dict, list)):
-            here[key] = value
-            break
-        here = here[key]
-    return document
 
 
 def documents(server: HostileServer) -> dict[str, tuple[Any, str]]:

@@ -56,13 +56,13 @@ _names = st.sampled_from(
 _ways = st.lists(st.integers(0, 40), min_size=1, max_size=6)
 
 
-def _changed(document: Any, way: Sequence[int], name: str, value: Any) -> Any:
-    """Replace one value, or add a member. `way` selects the place."""
+def changed(document: Any, way: Sequence[int], value: Any, name: str = "") -> Any:
+    """Return the document with one value replaced, or with a member of this name. `way` selects the place."""
     document = copy.deepcopy(document)
     here: Any = document
     for step, choice in enumerate(way):
-        keys = list(here) if isinstance(here, dict) else list(range(len(here)))
-        if isinstance(here, dict) and choice > 30:
+        keys = list(here) if isinstance(here, dict) else list(range(len(here))) if isinstance(here, list) else []
+        if name and isinstance(here, dict) and choice > 30:
             here[name] = value
             break
         if not keys:
@@ -111,4 +111,4 @@ def drafts(draw: st.DrawFn) -> Draft:
     step: Step = draw(st.sampled_from(["config", "manifest", "index"]))
     way, name, value = draw(_ways), draw(_names), draw(_values)
     change = f"json {step} {way} {name} {value!r}"
-    return Draft(change, (step,), lambda document, _: _changed(document, way, name, value))
+    return Draft(change, (step,), lambda document, _: changed(document, way, value, name))
