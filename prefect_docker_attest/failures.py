@@ -44,5 +44,6 @@ class Failure:
     def __str__(self) -> str:
         notes = self.notes
         if len(notes) > _MOST_NOTES:
-            notes = (" ".join(notes[:-1]), notes[-1])
+            sentences = (note if note.endswith(".") else f"{note}." for note in notes[:-1])
+            notes = (" ".join(sentences), notes[-1])
         return "\n".join(filter(None, [self.buildkit, *notes, self.tip and f"TIP {self.tip}"]))

@@ -29,6 +29,7 @@ _HEXADECIMAL = re.compile(
     r'|^failed to parse stage name "(?P<id>[0-9a-f]{64})"'
 )
 _OUTPUT_LINE = re.compile(r"^\d+\.\d+ ")
+_CREDENTIALS = re.compile(r"\[auth\] sharing credentials for (?P<registry>\S+)")  # buildkit, session/auth/auth.go
 _SEPARATOR = "------"
 _HINTS_OF_DOCKER = ("View build details:", "See 'docker", "Run 'docker", "Usage:", "What's next")
 _MOST_LINES = 3  # of an error that is not BuildKit's
@@ -94,6 +95,12 @@ class Evidence:
         """The base image that could not be found, if its name has the form of an image ID; else ``""``."""
         match = _HEXADECIMAL.match(self.cause)
         return (match["name"] or match["id"]) if match else ""
+
+    @property
+    def credentials_registry(self) -> str:
+        """The registry whose credentials buildx could not read on this machine; ``""`` if that is not what failed."""
+        match = _CREDENTIALS.fullmatch(f"{self.step} {self.instruction}")
+        return match["registry"] if match else ""
 
     @property
     def is_exec_format_error(self) -> bool:

@@ -20,12 +20,16 @@ _CHECK_ENGINE = (
 _CHECK_BASE = "Check the base image's name, tag and registry: `docker buildx imagetools inspect IMAGE`."
 _ONLY_HERE = "If only this Docker Engine has the base image, push it to a registry, or run `docker buildx use default`."
 _CACHE_ENTRY = "Write for example type=registry,ref=registry.example.com/app:cache."
+_SEE_CREDENTIALS = (
+    "Check credsStore, credHelpers and auths in docker's config.json, or run `docker login REGISTRY`. Then build again."
+)
 _SOCKET_NOTE = "The engine's socket refused a request of buildx, which calls POST /grpc and POST /session."
 SOCKET_TIP = (
     "If a proxy such as docker-socket-proxy owns the socket, set its variables POST, GRPC, SESSION and IMAGES to 1."
 )
 _METADATA = r"failed to resolve source metadata for (?P<image>\S+): "
 _FRONTEND = rf"^(?:failed with build-arg:BUILDKIT_SYNTAX = \S+: )?{_METADATA}"
+_BROKEN = r"(?:EOF|connection reset by peer|broken pipe|i/o timeout|closed network connection)$"
 _UNREACHABLE = r"(?:no such host|connection refused|no route to host|network is unreachable|server misbehaving)$"
 
 
@@ -74,6 +78,22 @@ EXPLANATIONS = (
         "The base image has no variant for the platform.",
         "`docker buildx imagetools inspect IMAGE` lists the platforms of the base image.",
         ("platform",),
+    ),
+    Explanation(
+        r"error getting credentials - ",  # docker-credential-helpers, client/client.go
+        "docker's credential helper failed.",
+        _SEE_CREDENTIALS,
+    ),
+    Explanation(
+        r"",
+        "docker's configuration or credential helper gives no usable credentials for {credentials_registry}.",
+        _SEE_CREDENTIALS,
+        needs="credentials_registry",
+    ),
+    Explanation(
+        rf"^(?:failed to push |.*{_METADATA}).*invalid character .+ looking for beginning of value$",
+        "docker's credential helper, or the registry's token server, did not answer with JSON.",
+        _SEE_CREDENTIALS,
     ),
     Explanation(
         rf"{_FRONTEND}",
@@ -208,6 +228,12 @@ EXPLANATIONS = (
         f"Use the containerd image store ({_CONTAINERD_STORE_URL}), or the cache type=inline, which is stored in the "
         "image.",
         ("cache_to",),
+    ),
+    Explanation(
+        rf"^failed to push .*(?:{_BROKEN}|{_UNREACHABLE})",
+        "",
+        "Check the network between the builder and the registry, and build again.",
+        ("push_from_builder",),
     ),
     Explanation(r"^failed to push", "", "", ("push_from_builder",)),
     Explanation(r"^panic: ", "docker or its buildx plugin crashed.", ""),

@@ -76,6 +76,7 @@ def explain(evidence: Evidence, options: BuildxOptions, builder: Builder | None,
         "frontend": evidence.frontend,
         "frontend_source": _frontend_source(options),
         "builder": builder.name if builder else "",
+        "credentials_registry": evidence.credentials_registry,
         "cache_to": _shown_entry(options.cache_to, named.get("type", "")),
     }
     failure = failure.with_note(row.note.format(**values), tip=row.tip.format(**values))

@@ -2,21 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import json
-import threading
-import time
-from datetime import datetime, timedelta, timezone
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlsplit
+from typing import TYPE_CHECKING
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from prefect_docker_attest.images.documents import ImageError
 from prefect_docker_attest.images.reference import Reference
@@ -24,67 +12,14 @@ from prefect_docker_attest.images.registry import Repository
 from prefect_docker_attest.images.tagging import put_tag
 from support.guarded import BASIC, GIVES_PASSWORD, PASSWORD, USER, guarded_registry, write_docker_config, write_helper
 from support.hostile import Answer, hostile_server
-from support.pushing import digest, push_image, started_registry, tar_layer
+from support.pushing import digest, push_image, tar_layer
+from support.tokens import REFRESH, Tokens, registry_with_tokens, token_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from support.shipped import Run
-
-REFRESH = "s3cret-refresh-token"
-
-
-def _encoded(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
-class Tokens(ThreadingHTTPServer):
-    """A token server like that of Docker Hub or GHCR: GET with a password, POST with a refresh token."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _TokenRequest)
-        self.url = f"http://127.0.0.1:{self.server_port}/token"
-        self.asked: list[str] = []
-        self._key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "tokens")])
-        now = datetime.now(timezone.utc)
-        builder = x509.CertificateBuilder(name, name, self._key.public_key(), x509.random_serial_number())
-        builder = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
-        self.certificate = builder.sign(self._key, hashes.SHA256())
-
-    def token(self, scope: str) -> str:
-        kind, name, actions = scope.split(":")
-        now = int(time.time())
-        der = base64.b64encode(self.certificate.public_bytes(Encoding.DER)).decode()
-        access = [{"type": kind, "name": name, "actions": actions.split(",")}]
-        claims: dict[str, Any] = {"iss": "tokens", "sub": USER, "aud": "registry", "jti": "1", "access": access}
-        claims |= {"exp": now + 300, "nbf": now - 60, "iat": now}
-        header = {"typ": "JWT", "alg": "RS256", "x5c": [der]}
-        signed = ".".join(_encoded(json.dumps(part).encode()) for part in (header, claims))
-        return f"{signed}.{_encoded(self._key.sign(signed.encode(), PKCS1v15(), hashes.SHA256()))}"
-
-
-class _TokenRequest(BaseHTTPRequestHandler):
-    server: Tokens
-
-    def do_GET(self) -> None:
-        query = parse_qs(urlsplit(self.path).query)
-        self._answer(query["scope"][0], allowed=self.headers.get("Authorization") == f"Basic {BASIC}")
-
-    def do_POST(self) -> None:
-        form = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
-        self._answer(form["scope"][0], allowed=form["refresh_token"] == [REFRESH])
-
-    def _answer(self, scope: str, *, allowed: bool) -> None:
-        self.server.asked.append(f"{self.command} {scope}")
-        body = {"access_token": self.server.token(scope)} if allowed else {"errors": [{"message": "wrong password"}]}
-        self.send_response(200 if allowed else 401)
-        self.end_headers()
-        self.wfile.write(json.dumps(body).encode())
-
-    def log_message(self, *_: Any) -> None:
-        pass
 
 
 @pytest.fixture
@@ -98,18 +33,14 @@ def guarded(program: str, tmp_path: Path) -> Iterator[str]:
 
 @pytest.fixture
 def tokens() -> Iterator[Tokens]:
-    with Tokens() as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with token_server() as server:
         yield server
-        server.shutdown()
 
 
 @pytest.fixture
 def by_token(program: str, tokens: Tokens, tmp_path: Path) -> Iterator[str]:
     """The name of an image in a registry that requires a token."""
-    (tmp_path / "bundle.pem").write_bytes(tokens.certificate.public_bytes(Encoding.PEM))
-    auth = {"realm": tokens.url, "service": "registry", "issuer": "tokens", "rootcertbundle": f"{tmp_path}/bundle.pem"}
-    with started_registry(program, tmp_path, auth={"token": auth}) as address:
+    with registry_with_tokens(program, tmp_path, tokens) as address:
         bearer = {"Authorization": f"Bearer {tokens.token('repository:team/app:pull,push')}"}
         push_image(f"http://{address}/v2/team/app", tar_layer("by token"), tag="v1", headers=bearer)
         yield f"{address}/team/app:v1"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-import urllib.error
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -98,14 +97,6 @@ def digest_in(printed: str) -> str:
     return "sha256:" + printed.rpartition("Its builder pushed ")[2].partition("@sha256:")[2][:64]
 
 
-def is_tagged(name: str) -> bool:
-    try:
-        Published(name).manifest()
-    except urllib.error.HTTPError:
-        return False
-    return True
-
-
 def in_engine(engine: Engine, name: str) -> bool:
     return engine.run("docker", "image", "inspect", name, check=False).returncode == 0
 
@@ -119,7 +110,7 @@ def tag_in_engine(engine: Engine, name: str, folder: Path) -> None:
 @pytest.mark.usefixtures("far_in_use")
 def test_the_tag_moves_with_the_push_and_not_before(name: str, context: Path, engine: Engine) -> None:
     printed = build(name, context)
-    assert not is_tagged(name)
+    assert not Published(name).exists
     assert not in_engine(engine, name)
     image_of(name, context).push()
     assert Published(name).digest() == digest_in(printed)
@@ -249,8 +240,8 @@ def test_a_fleet_that_builds_several_platforms_moves_no_tag(
     printed = build(name, context, platforms=["linux/amd64", "linux/arm64"])
     assert "because the nodes of the builder cannot push several platforms without a tag" in caplog.text
     assert 'Prefect\'s build_backend="buildx"' in printed
-    assert not is_tagged(name)
-    assert not is_tagged(f"{repository}:latest")
+    assert not Published(name).exists
+    assert not Published(f"{repository}:latest").exists
 
 
 @pytest.mark.usefixtures("far_in_use")
@@ -265,7 +256,7 @@ def test_attestations_are_kept_where_they_are_wanted(name: str, context: Path) -
 @pytest.mark.usefixtures("far_in_use")
 def test_a_deployment_without_push_moves_no_tag(name: str, context: Path) -> None:
     image_of(name, context).build()
-    assert not is_tagged(name)
+    assert not Published(name).exists
 
 
 @pytest.mark.usefixtures("far_in_use")
@@ -445,7 +436,7 @@ def test_another_process_pushes_what_the_engine_has(name: str, context: Path, mo
     monkeypatch.setattr(from_builder, "_pushed", {})  # as in another process
     with pytest.raises(Exception, match=r"(?i)does not exist|no such image|Docker is not running"):
         image_of(name, context).push()
-    assert not is_tagged(name)
+    assert not Published(name).exists
 
 
 def test_a_build_without_docker_buildx_inspect_loads(

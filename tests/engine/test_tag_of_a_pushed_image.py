@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -12,14 +14,16 @@ import pytest
 from engines.published import Published
 from prefect_docker_attest.buildx.from_builder import PushedImage
 from prefect_docker_attest.buildx.push import push
-from prefect_docker_attest.images import retrying
+from prefect_docker_attest.images import registry_auth, retrying
 from prefect_docker_attest.images.reference import Reference
 from support.attested import publish
+from support.guarded import write_docker_config, write_helper
 from support.pushing import started_registry
 from support.registry_proxy import Fault, RegistryProxy, registry_proxy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +48,10 @@ def image(proxy: RegistryProxy) -> PushedImage:
     return PushedImage(name, published.digest, (published.digest,), "an engine", None)
 
 
-def pushed(image: PushedImage) -> dict[str, Any]:
+def pushed(image: PushedImage, auth_config: Mapping[str, str] | None = MappingProxyType({})) -> dict[str, Any]:
     """Push the image; return the last event."""
     client = docker.APIClient("tcp://127.0.0.1:1", version="1.41")
-    events: Any = push(client, [image], {}, stream=True, decode=True)
+    events: Any = push(client, [image], auth_config, stream=True, decode=True)
     client.close()
     return dict(list(events)[-1])
 
@@ -105,3 +109,36 @@ def test_words_in_the_name_of_an_image_are_not_the_registrys(proxy: RegistryProx
     proxy.fail("PUT", "", Fault(400, b'{"errors": [{"message": "%s/app:%s is refused"}]}' % ((word.encode(),) * 2)))
 
     assert pushed(image)["error"].endswith("was not moved.")
+
+
+@pytest.mark.parametrize(
+    ("script", "problem"),
+    [
+        ("echo s3cret garbage", "for {registry} did not return Username and Secret."),
+        ("echo s3cret; exit 1", "for {registry} failed."),
+        ("exec sleep 1000", "did not answer within 0.5 seconds."),
+        (None, "for {registry} is not installed or is not on PATH."),
+    ],
+    ids=["garbage", "fails", "hangs", "missing"],
+)
+def test_a_broken_credential_helper_moves_no_tag(
+    proxy: RegistryProxy,
+    image: PushedImage,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    script: str | None,
+    problem: str,
+) -> None:
+    monkeypatch.setattr(registry_auth, "_HELPER_TIME", 0.5)
+    monkeypatch.setenv("DOCKER_CONFIG", write_docker_config(tmp_path, {"credsStore": "vault"}))
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    if script:
+        write_helper(tmp_path, script)
+    requests = len(proxy.requests)
+    first, second, tip = pushed(image, None)["error"].splitlines()
+
+    assert first == f"docker's credential helper docker-credential-vault {problem.format(registry=proxy.address)}"
+    assert second == f"The builder pushed the image as {image}, but the tag v1 was not moved."
+    assert tip.startswith("TIP Check credsStore, credHelpers and auths in docker's config.json, or run `docker login ")
+    assert tip.endswith(" Then push the image again.")
+    assert len(proxy.requests) == requests

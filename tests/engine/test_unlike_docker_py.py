@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import http.server
 import io
+import os
 import shutil
 import socket
+import subprocess
+import sys
 import tarfile
 import threading
 from typing import TYPE_CHECKING
@@ -206,3 +209,48 @@ def test_standard_error_of_a_step_has_no_colour() -> None:
     )
     assert "\x1b[91mwarning" in classic
     assert "\x1b" not in ours
+
+
+@pytest.mark.usefixtures("some_engine")
+def test_a_function_in_the_place_of_process_dockerfile_has_no_effect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(tmp_path, {"Dockerfile": "FROM scratch\nLABEL x=1\n"})
+    replacement = ("Dockerfile.other", "FROM scratch\nLABEL x=2\n")
+    monkeypatch.setattr("docker.api.build.process_dockerfile", lambda *_: replacement)
+    assert differences(*both(path))["Labels"] == ({"x": "2"}, {"x": "1"})
+
+
+BUILDS = """
+import os, sys
+from prefect.utilities.dockerutils import build_image
+os.chmod("closed", 0)
+build_image(".", stream_progress_to=sys.stdout)
+"""
+
+
+@pytest.mark.usefixtures("some_engine")
+@pytest.mark.parametrize("name", ["Dockerfile", "closed"])
+@pytest.mark.parametrize("switched_on", ["true", "false"])
+def test_a_file_that_cannot_be_read_is_an_error_only_if_it_is_copied(
+    tmp_path: Path, name: str, switched_on: str
+) -> None:
+    path = written(tmp_path, {"Dockerfile": f"FROM scratch\nCOPY {name} /\n", "closed": ""})
+    # root can read all files, unless it lacks these capabilities.
+    capabilities = "-dac_override,-dac_read_search"
+    limited = ["setpriv", f"--bounding-set={capabilities}", f"--inh-caps={capabilities}"] if not os.geteuid() else []
+    done = subprocess.run(
+        [*limited, sys.executable, "-c", BUILDS],
+        cwd=path,
+        env={**os.environ, "PREFECT_DOCKER_DISABLE_ATTESTATIONS": switched_on},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    output = done.stdout + done.stderr
+    if switched_on == "false":
+        assert "Can not read file in context" in output
+    elif name == "closed":
+        assert "is in the build context." in output
+    else:
+        assert done.returncode == 0, output

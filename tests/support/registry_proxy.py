@@ -16,7 +16,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 INDEX = "application/vnd.oci.image.index.v1+json"
-_KEPT = ("content-type", "location", "docker-content-digest", "www-authenticate", "oci-subject")
+_KEPT = (
+    "content-type",
+    "location",
+    "range",
+    "docker-upload-uuid",
+    "docker-content-digest",
+    "www-authenticate",
+    "oci-subject",
+)
 
 
 @dataclass(frozen=True)
@@ -61,7 +69,9 @@ class RegistryProxy(ThreadingHTTPServer):
         requests: all requests so far
         fault: returns what to send instead of the registry's answer; `None` for that answer. It gets the method and
             the path, and can do other things at that moment
+        then: called with the method and the path when the registry has answered
         has_referrers: whether the proxy answers requests of the referrers API
+        gets_uploads: whether the registry names the proxy for the uploads of blobs, and not itself
     """
 
     daemon_threads = True
@@ -73,7 +83,9 @@ class RegistryProxy(ThreadingHTTPServer):
         self.address = f"127.0.0.1:{self.server_port}"
         self.requests: list[Request] = []
         self.fault: Callable[[str, str], Fault | None] = lambda _method, _path: None
+        self.then: Callable[[str, str], object] = lambda _method, _path: None
         self.has_referrers = False
+        self.gets_uploads = False
         self.referrers: dict[str, list[dict[str, Any]]] = {}
 
     def fail(self, method: str, part: str, *faults: Fault) -> None:
@@ -96,10 +108,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = self.path.removeprefix("/v2/")
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = self._body()
         fault = self.server.fault(self.command, path)
         if fault is None or fault.forwards:
             status, headers, content = self._referrers(path) or self._forwarded(body)
+            self.server.then(self.command, path)
         if fault is not None:
             status, headers, content = fault.status, dict(fault.headers), fault.body
         self.server.requests.append(Request(self.command, path, len(body), len(content)))
@@ -115,12 +128,24 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(content)
 
-    do_POST = do_PUT = do_HEAD = do_GET  # noqa: N815 the base class's name
+    do_POST = do_PUT = do_PATCH = do_HEAD = do_GET  # noqa: N815 the base class's name
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = b""
+        while size := int(self.rfile.readline(), 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
 
     def _forwarded(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
         registry = http.client.HTTPConnection(self.server.registry, timeout=60)
         with contextlib.closing(registry):
-            registry.request(self.command, self.path, body, {**self.headers, "Host": self.server.registry})
+            host = self.server.address if self.server.gets_uploads else self.server.registry
+            headers = {name: value for name, value in self.headers.items() if name != "Transfer-Encoding"}
+            registry.request(self.command, self.path, body, {**headers, "Host": host})
             answer = registry.getresponse()
             content = answer.read()
         if self.command == "PUT" and answer.status == 201:

@@ -125,6 +125,51 @@ def test_at_most_three_lines_follow_buildkits_error() -> None:
     ]
 
 
+# The errors of BuildKit 0.13.2 and buildx 0.13.1 at a push. The registry asks for a password, or for a token.
+PUSHES = {
+    "garbage for a password": (
+        [
+            "------",
+            " > [auth] sharing credentials for 127.0.0.1:5000:",
+            "------",
+            "ERROR: failed to solve: failed to push 127.0.0.1:5000/app: invalid character 'g' looking for beginning of value",
+        ],
+        "gives no usable credentials for 127.0.0.1:5000.",
+        "TIP Check credsStore, credHelpers and auths in docker's config.json",
+    ),
+    "garbage for a token": (
+        ["ERROR: failed to push 127.0.0.1:5000/app: invalid character 'g' looking for beginning of value"],
+        "docker's credential helper, or the registry's token server, did not answer with JSON.",
+        "TIP Check credsStore, credHelpers and auths in docker's config.json",
+    ),
+    "a helper that fails": (
+        ["ERROR: failed to push 127.0.0.1:5000/app: error getting credentials - err: exit status 1, out: `locked`"],
+        "docker's credential helper failed.",
+        "TIP Check credsStore, credHelpers and auths in docker's config.json",
+    ),
+    "a broken network": (
+        ['ERROR: failed to push 127.0.0.1:5000/app: failed to do request: Head "https://127.0.0.1:5000/v2/": EOF'],
+        "The builder far (driver remote) is outside this Docker Engine.",
+        "TIP Check the network between the builder and the registry, and build again.",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PUSHES)
+def test_a_failed_push_of_the_builder_is_explained(name: str) -> None:
+    lines, note, tip = PUSHES[name]
+    failure = naming_builder(explained(1, lines), Builder("far", "remote"), CliContext())
+    *ours, last = str(naming_settings(failure, BuildSettings(push_from_builder=True))).splitlines()[1:]
+    assert note in " ".join(ours)
+    assert last.startswith(tip)
+    assert len(ours) <= 2
+
+
+def test_sentences_in_one_line_are_separated() -> None:
+    failure = Failure().with_note("Failed step: [auth] sharing credentials").with_note("It failed.").with_note("More.")
+    assert str(failure) == "Failed step: [auth] sharing credentials. It failed.\nMore."
+
+
 @pytest.mark.parametrize("words", MISREAD)
 def test_no_sentence_or_tip_contains_words_that_prefect_searches_for(words: str) -> None:
     texts = [text for row in explanation_table.EXPLANATIONS for text in (row.note, row.tip)]

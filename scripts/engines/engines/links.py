@@ -7,6 +7,7 @@ driver `remote`, through a socket that passes each connection on to the engine's
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
 import socketserver
 import threading
@@ -50,9 +51,13 @@ class Link:
 
     Args:
         rate: bytes a second in each direction; None: as fast as the machine is
+
+    Attributes:
+        breaks_after: number of bytes after which it breaks all connections, also new ones
     """
 
     def __init__(self, rate: float | None = None) -> None:
+        self.breaks_after = math.inf
         self._there, self._back = _Direction(rate), _Direction(rate)
         self._ends: list[socket.socket] = []
 
@@ -75,11 +80,13 @@ class Link:
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
 
-    @staticmethod
-    def _copy(source: socket.socket, target: socket.socket, direction: _Direction) -> None:
+    def _copy(self, source: socket.socket, target: socket.socket, direction: _Direction) -> None:
         with contextlib.suppress(OSError):
             while piece := source.recv(_PIECE):
                 direction.carry(len(piece))
+                if self.carried > self.breaks_after:
+                    self.cut()
+                    break
                 target.sendall(piece)
         with contextlib.suppress(OSError):
             target.shutdown(socket.SHUT_WR)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import urllib.error
 import urllib.request
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 INDEXES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
@@ -44,6 +46,17 @@ class Published:
         """The digest of the manifest or index under the tag."""
         content = self._get(f"manifests/{self.reference.rpartition(':')[2]}", INDEXES + MANIFESTS)
         return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+    @property
+    def exists(self) -> bool:
+        """Whether the registry has an image with this tag."""
+        try:
+            self.manifest()
+        except urllib.error.HTTPError as error:
+            if error.code == HTTPStatus.NOT_FOUND:
+                return False
+            raise
+        return True
 
     @property
     def is_one_manifest(self) -> bool:
