@@ -122,7 +122,6 @@ def test_words_in_the_name_of_an_image_are_not_the_registrys(proxy: RegistryProx
     ids=["garbage", "fails", "hangs", "missing"],
 )
 def test_a_broken_credential_helper_moves_no_tag(
-    proxy: RegistryProxy,
     image: PushedImage,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -134,11 +133,10 @@ def test_a_broken_credential_helper_moves_no_tag(
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     if script:
         write_helper(tmp_path, script)
-    requests = len(proxy.requests)
     first, second, tip = pushed(image, None)["error"].splitlines()
 
-    assert first == f"docker's credential helper docker-credential-vault {problem.format(registry=proxy.address)}"
+    assert first == f"docker's credential helper docker-credential-vault {problem.format(registry=image.name.registry)}"
     assert second == f"The builder pushed the image as {image}, but the tag v1 was not moved."
     assert tip.startswith("TIP Check credsStore, credHelpers and auths in docker's config.json, or run `docker login ")
     assert tip.endswith(" Then push the image again.")
-    assert len(proxy.requests) == requests
+    assert not Published(f"{image.name.name}:v1").exists

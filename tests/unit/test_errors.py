@@ -132,7 +132,7 @@ PUSHES = {
             "------",
             " > [auth] sharing credentials for 127.0.0.1:5000:",
             "------",
-            "ERROR: failed to solve: failed to push 127.0.0.1:5000/app: invalid character 'g' looking for beginning of value",
+            "ERROR: failed to push 127.0.0.1:5000/app: invalid character 'g' looking for beginning of value",
         ],
         "gives no usable credentials for 127.0.0.1:5000.",
         "TIP Check credsStore, credHelpers and auths in docker's config.json",
