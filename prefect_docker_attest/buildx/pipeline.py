@@ -17,6 +17,7 @@ from prefect_docker_attest.buildx.base_images import BaseImages
 from prefect_docker_attest.buildx.buildx_run import running_build
 from prefect_docker_attest.buildx.evidence import Evidence
 from prefect_docker_attest.buildx.metadata import Metadata
+from prefect_docker_attest.buildx.unreadable_files import unreadable_warnings
 from prefect_docker_attest.errors import BuildFailed
 from prefect_docker_attest.failures import Failure
 from prefect_docker_attest.names import SETTING, logger
@@ -118,6 +119,7 @@ def run(build: PreparedBuild, show: Callable[[str], T]) -> Generator[T, None, Bu
     try:
         replaced = target.image_id(options.tags[0]) if options.pushed_to else None
         with running_build(build.request, target.docker) as process:
+            unreadable = unreadable_warnings(options)  # while docker starts
             for line in process.lines():
                 base_images.read_line(line)
                 if not options.quiet:  # with quiet, buildx prints an id that can be wrong
@@ -133,7 +135,7 @@ def run(build: PreparedBuild, show: Callable[[str], T]) -> Generator[T, None, Bu
         logger.warning("The image was built, but its build cache was not written: %s", text)
     for text in outcome.cache_errors.unread:
         logger.warning("The image was built without a build cache, which cannot be read: %s", text)
-    for warning in base_images.warnings(outcome.builder):
+    for warning in (*base_images.warnings(outcome.builder), *unreadable):
         logger.warning("%s", warning)
         if not options.quiet:
             yield show(f"WARNING: {warning}\n")

@@ -222,22 +222,24 @@ def test_a_function_in_the_place_of_process_dockerfile_has_no_effect(
 
 
 BUILDS = """
-import os
+import os, sys
 from prefect.settings import PREFECT_DOCKER_DISABLE_ATTESTATIONS, temporary_settings
 from prefect.utilities.dockerutils import build_image
 os.chmod("closed", 0)
+os.chmod("ignored", 0)
 for switched_on in False, True:
     try:
         with temporary_settings({PREFECT_DOCKER_DISABLE_ATTESTATIONS: switched_on}):
-            print(build_image("."))
+            print(build_image(".", stream_progress_to=sys.stderr))
     except Exception as error:
         print(error)
 """
 
 
 @pytest.mark.usefixtures("some_engine")
-def test_a_file_that_cannot_be_read_becomes_an_empty_file(tmp_path: Path) -> None:
-    path = written(tmp_path, {"Dockerfile": "FROM scratch\nCOPY closed /\n", "closed": "text"})
+def test_a_file_that_cannot_be_read_becomes_an_empty_file_with_a_warning(tmp_path: Path) -> None:
+    dockerfile = "FROM scratch\nCOPY closed /\n"
+    path = written(tmp_path, {"Dockerfile": dockerfile, "closed": "text", "ignored": "", ".dockerignore": "ignored"})
     # root can read all files, unless it lacks these capabilities.
     lacking = "-dac_override,-dac_read_search"
     limited = [] if os.geteuid() else ["setpriv", f"--bounding-set={lacking}", f"--inh-caps={lacking}"]
@@ -246,6 +248,8 @@ def test_a_file_that_cannot_be_read_becomes_an_empty_file(tmp_path: Path) -> Non
     )
     classic, image = done.stdout.splitlines()
     assert classic.startswith("Can not read file in context: ")
+    warning = "WARNING: You cannot read 'closed' in the build context"
+    assert [line for line in done.stderr.splitlines() if line.startswith(warning)]
     with docker_client() as client:
         container = client.api.create_container(image, command=["nothing"])["Id"]
         _, file = client.api.get_archive(container, "/closed")
