@@ -287,7 +287,7 @@ exit $code
     stopping = threading.Thread(target=stop)
     stopping.start()
     monkeypatch.chdir(slow.context)
-    options = {} if backend == "docker-py" else {"build_backend": backend}
+    options: Any = {} if backend == "docker-py" else {"build_backend": backend}
     image = DockerImage(PREFIX, "stopped", "Dockerfile", **options)
     with pytest.raises(BuildError) as error:
         image.build()
