@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from prefect_docker_attest.buildx import docker_cli
-from prefect_docker_attest.buildx.target import is_containerd_store
+from prefect_docker_attest.buildx.target import is_containerd_store, no_answer
+from prefect_docker_attest.errors import BuildFailed
 from prefect_docker_attest.platforms import Platform
+from prefect_docker_attest.subprocesses import TIMED_OUT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+# Of the docker CLI, if the engine's socket does not exist or does not answer.
+_NO_ANSWER = re.compile(r"cannot connect to the docker daemon|error during connect", re.IGNORECASE)
 
 
 class CliContext:
@@ -33,6 +39,8 @@ class CliContext:
 
     def image_id(self, name: str) -> str | None:
         answer = docker_cli.run_docker(("image", "inspect", "--format={{.Id}}", name))
+        if answer.returncode == TIMED_OUT or (answer.returncode and _NO_ANSWER.search(answer.stderr)):
+            raise BuildFailed(no_answer(self, f"`docker image inspect {name}`"))
         return answer.stdout.strip() if answer.returncode == 0 else None
 
     def lists_attestations(self, _image: str) -> bool:

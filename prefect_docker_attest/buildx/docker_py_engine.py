@@ -12,13 +12,13 @@ from docker import errors as docker_errors
 
 from prefect_docker_attest.buildx import docker_cli
 from prefect_docker_attest.buildx.explanation_table import SOCKET_TIP
-from prefect_docker_attest.buildx.target import is_containerd_store, podman_version
+from prefect_docker_attest.buildx.target import is_containerd_store, no_answer, podman_version
 from prefect_docker_attest.errors import BuildFailed
 from prefect_docker_attest.failures import Failure
 from prefect_docker_attest.platforms import Platform
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from docker import APIClient
     from docker.auth import AuthConfig
@@ -89,21 +89,37 @@ class DockerPyEngine:
         return podman_version(self._version)
 
     def image_id(self, name: str) -> str | None:
+        request = f"GET /images/{name}/json"
         try:
-            # docker-py's own `inspect_image` is patched.
-            answer = self.api._result(self.api._get(self.api._url("/images/{0}/json", name)), json=True)  # noqa: SLF001
+            with self._answering(request):
+                # docker-py's own `inspect_image` is patched.
+                answer = self.api._result(self.api._get(self.api._url("/images/{0}/json", name)), json=True)  # noqa: SLF001
         except docker_errors.NotFound:
             return None
         except docker_errors.APIError as error:
             if error.status_code != requests.codes.forbidden:
                 raise
-            note = f"The engine's socket refused GET /images/{name}/json."
+            note = f"The engine's socket refused {request}."
             raise BuildFailed(Failure(notes=(note,), tip=SOCKET_TIP)) from error
         return str(answer["Id"])
 
+    @contextlib.contextmanager
+    def _answering(self, request: str) -> Iterator[None]:
+        """Turn an exception of requests, which docker-py raises if the engine does not answer, into a failed build.
+
+        The text of that exception is not repeated, because Prefect builds again if it contains certain words.
+        """
+        try:
+            yield
+        except docker_errors.APIError:  # an answer, and an exception of requests too
+            raise
+        except requests.RequestException as error:
+            raise BuildFailed(no_answer(self, f"{request} ({type(error).__name__})")) from error
+
     def lists_attestations(self, image: str) -> bool:
         url = self.api._url("/images/{0}/json", image)  # noqa: SLF001
-        answer = self.api._get(url, params={"manifests": 1}).json()  # noqa: SLF001 API 1.48, Docker 28
+        with self._answering(f"GET /images/{image}/json"):
+            answer = self.api._get(url, params={"manifests": 1}).json()  # noqa: SLF001 API 1.48, Docker 28
         return any(entry["Kind"] == "attestation" for entry in answer.get("Manifests") or ())
 
     def base_platforms(self, name: str) -> Sequence[Platform]:

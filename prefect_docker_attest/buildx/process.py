@@ -12,6 +12,7 @@ import threading
 import time
 from typing import IO, TYPE_CHECKING, cast
 
+from prefect_docker_attest.buildx import cancellation
 from prefect_docker_attest.buildx.output_pipe import OutputPipe
 
 if TYPE_CHECKING:
@@ -102,6 +103,9 @@ class Command:
 
         A line longer than `output_pipe.LONGEST_PIECE` comes in pieces. An empty text comes once in each silence. The
         output ends at most 2 seconds after the child, even if another program keeps it open.
+
+        Raises:
+            asyncio.CancelledError: the calling thread is one of anyio's, and its task was cancelled
         """
         for block in self._edit(self._blocks()):
             yield from io.StringIO(block, newline="\n") if block else ("",)
@@ -125,6 +129,7 @@ class Command:
             latest = time.monotonic() if any(progress) else latest + (time.monotonic() - came)
 
     def _has_ended(self) -> bool:
+        cancellation.raise_if_cancelled()  # here, because this is called several times a second
         self._wait(0)
         return self._exit_code is not None
 

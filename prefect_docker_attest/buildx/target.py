@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from prefect_docker_attest.failures import Failure
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
@@ -35,7 +37,11 @@ class Target(Protocol):
         """The version of Podman, if the engine is Podman; else ``""``."""
 
     def image_id(self, name: str) -> str | None:
-        """Return the id of the engine's image with this name or digest; `None` if it has no such image."""
+        """Return the id of the engine's image with this name or digest; `None` if it has no such image.
+
+        Raises:
+            BuildFailed: the engine does not answer, or its socket refuses the request
+        """
 
     def lists_attestations(self, image: str) -> bool:
         """Whether the engine lists attestations of the index with this id. Engines before Docker 28 list nothing."""
@@ -45,6 +51,12 @@ class Target(Protocol):
 
     def proxies(self) -> Mapping[str, str]:
         """Return the proxies that the configuration adds to build arguments."""
+
+
+def no_answer(target: Target, request: str) -> Failure:
+    """Return the failure of a build whose engine did not answer a request, for example because it was stopped."""
+    note = f"There was no answer from {target.name} to {request}."
+    return Failure(notes=(note,), tip="Check that Docker runs: `docker info`. Then build again.")
 
 
 def is_containerd_store(info: Mapping[str, Any]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,21 +12,33 @@ import termios
 import threading
 import time
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+import anyio
+import anyio.from_thread
+import anyio.to_thread
 import psutil
 import pytest
+from docker.errors import ImageNotFound
+from prefect.docker import DockerImage
 from prefect.utilities.dockerutils import BuildError, build_image, docker_client
 
-from engines import private
+from engines import machine, private
+from support.names import PREFIX
 from support.processes import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from support.slow_build import SlowBuild
 
 pytestmark = pytest.mark.usefixtures("switched_on")
+
+TAG = f"{PREFIX}/stopped:tag"
 
 
 class Stream:
@@ -147,24 +160,141 @@ def test_a_killed_docker_is_a_failed_build(slow: SlowBuild, program: str) -> Non
     slow.check_nothing_is_left()
 
 
-@pytest.fixture
-def engine_of_its_own(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[psutil.Process]:
-    suite = request.getfixturevalue("private_docker").suite  # this skips the test if there is no such engine
-    with private.start(suite, ["containerd"]) as docker:
-        for name in ("DOCKER_HOST", "DOCKER_CONFIG", "PATH"):
-            monkeypatch.setenv(name, docker.engines["containerd"].environment[name])
-        (dockerd,) = [
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize("abandoned", [False, True])
+def test_a_cancelled_scope_stops_a_build_in_a_thread_of_anyio(slow: SlowBuild, abandoned: bool) -> None:
+    async def build_until_it_sleeps() -> None:
+        with anyio.CancelScope() as scope:
+
+            def build_here() -> None:
+                try:
+                    build(slow, partial(anyio.from_thread.run_sync, scope.cancel), tag=TAG)
+                finally:
+                    ended.set()
+
+            await anyio.to_thread.run_sync(build_here, abandon_on_cancel=abandoned)
+            pytest.fail("the scope was not cancelled")
+        assert scope.cancelled_caught
+        assert await anyio.to_thread.run_sync(ended.wait, 60)
+
+    ended = threading.Event()
+    anyio.run(build_until_it_sleeps)
+    slow.check_nothing_is_left()
+    with docker_client() as client, pytest.raises(ImageNotFound):
+        client.images.get(TAG)
+
+
+@pytest.mark.usefixtures("some_engine")
+def test_fail_after_ends_a_build_in_a_thread_of_anyio_with_a_timeout_error(slow: SlowBuild) -> None:
+    async def build_for(seconds: float) -> None:
+        with anyio.fail_after(seconds):
+            await anyio.to_thread.run_sync(partial(build, slow, lambda: None))
+
+    with pytest.raises(TimeoutError):
+        anyio.run(build_for, 1)
+    slow.check_nothing_is_left()
+
+
+@dataclass
+class EngineOfItsOwn:
+    """An engine that a test stops."""
+
+    docker: private.PrivateDocker
+    engine: private.Engine
+
+    @property
+    def dockerd(self) -> psutil.Process:
+        folder = str(self.docker.folder)
+        (found,) = [
             process
             for process in psutil.process_iter(["name", "cmdline"])
-            if process.info["name"] == "dockerd" and any(str(docker.folder) in each for each in process.info["cmdline"])
+            if process.info["name"] == "dockerd" and any(folder in each for each in process.info["cmdline"])
         ]
-        yield dockerd
+        return found
+
+    def stop(self) -> None:
+        """Stop the engine as a service manager does."""
+        dockerd = self.dockerd
+        dockerd.terminate()
+        dockerd.wait(60)
+
+    def restart(self) -> None:
+        """Stop the engine, start it again, and wait until it answers."""
+        command, environment = self.dockerd.cmdline(), self.dockerd.environ()
+        self.stop()
+        daemon = machine.start_daemon(command, self.docker.folder / "again.log", environment, detached=False)
+        machine.wait_for("dockerd", daemon, partial(self.engine.run, "docker", "version"))
 
 
-def test_an_engine_that_is_killed_is_a_failed_build(engine_of_its_own: psutil.Process, slow: SlowBuild) -> None:
+@pytest.fixture
+def engine_of_its_own(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[EngineOfItsOwn]:
+    suite = request.getfixturevalue("private_docker").suite  # this skips the test if there is no such engine
+    store: private.Store = getattr(request, "param", "containerd")
+    with private.start(suite, [store]) as docker:
+        for name in ("DOCKER_HOST", "DOCKER_CONFIG", "PATH"):
+            monkeypatch.setenv(name, docker.engines[store].environment[name])
+        yield EngineOfItsOwn(docker, docker.engines[store])
+
+
+def test_an_engine_that_is_killed_is_a_failed_build(engine_of_its_own: EngineOfItsOwn, slow: SlowBuild) -> None:
     # If the error contains "connection reset", Prefect builds again, and finds that Docker is not running.
     with pytest.raises((BuildError, RuntimeError), match=r"Check that Docker runs|Docker is not running"):
-        build(slow, engine_of_its_own.kill)
+        build(slow, engine_of_its_own.dockerd.kill)
+    slow.check_nothing_is_left()
+
+
+@pytest.mark.parametrize("engine_of_its_own", private.STORES, indirect=True)
+def test_an_engine_that_is_restarted_is_a_failed_build(engine_of_its_own: EngineOfItsOwn, slow: SlowBuild) -> None:
+    with pytest.raises(BuildError, match=r"The connection to the Docker Engine broke\.\nTIP Check that Docker runs"):
+        build(slow, engine_of_its_own.restart, tag=TAG)
+    slow.check_nothing_is_left()
+    with docker_client() as client, pytest.raises(ImageNotFound):
+        client.images.get(TAG)
+    slow.write_step("echo the engine works")
+    assert build_image(slow.context, tag=TAG)
+    slow.check_nothing_is_left()
+
+
+@pytest.mark.parametrize("backend", ["docker-py", "buildx"])
+def test_an_engine_that_stops_before_it_shows_the_image_is_a_failed_build(
+    engine_of_its_own: EngineOfItsOwn,
+    slow: SlowBuild,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    backend: str,
+) -> None:
+    if backend == "buildx" and not any(map(find_spec, ("prefect._internal.buildx", "prefect.docker._buildx"))):
+        pytest.skip("this Prefect has no build_backend")
+    # The engine stops when buildx has ended: this docker tells it, and then ends.
+    stopped, docker = tmp_path / "stopped", tmp_path / "docker"
+    docker.write_text(
+        f"""#!/bin/sh
+{shutil.which("docker")} "$@"
+code=$?
+case "$*" in *--metadata-file*) touch {tmp_path}/built; while ! [ -e {stopped} ]; do sleep 0.1; done; esac
+exit $code
+"""
+    )
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    def stop() -> None:
+        wait_until((tmp_path / "built").exists)
+        engine_of_its_own.stop()
+        stopped.touch()
+
+    slow.write_step("echo awake")
+    stopping = threading.Thread(target=stop)
+    stopping.start()
+    monkeypatch.chdir(slow.context)
+    options: Any = {} if backend == "docker-py" else {"build_backend": backend}
+    image = DockerImage(PREFIX, "stopped", "Dockerfile", **options)
+    with pytest.raises(BuildError) as error:
+        image.build()
+    stopping.join()
+    message, tip = str(error.value).splitlines()
+    assert message.startswith("There was no answer from the Docker Engine ")
+    assert tip == "TIP Check that Docker runs: `docker info`. Then build again."
     slow.check_nothing_is_left()
 
 
