@@ -25,7 +25,7 @@ pytestmark = pytest.mark.timeout(900)
 
 FLOWS = """
 import docker  # Prefect loads it lazily. Before Python 3.13, this fails if two threads do so at once.
-import io, os, sys
+import contextlib, io, os, sys
 from pathlib import Path
 
 import anyio
@@ -33,6 +33,7 @@ from prefect import flow, task
 from prefect.docker import DockerImage
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.utilities.dockerutils import build_image
+from prefect_docker.deployments.steps import build_docker_image
 try:
     from prefect.task_runners import ProcessPoolTaskRunner
 except ImportError:
@@ -80,6 +81,14 @@ def deploys():
     )
     return "deployed", "[internal] load build definition" in stream.getvalue()
 
+@flow
+def in_worker():
+    _, with_buildx = build("flow", "worker")
+    os.chdir(FOLDER / "worker")
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        build_docker_image(f"{PREFIX}/flow-run", "Dockerfile", "worker-step")
+    assert with_buildx and "[internal] load build definition" in output.getvalue()
+
 @task(timeout_seconds=float(os.environ.get("SECONDS", 0)) or None)
 def in_timed_task(stream):
     return build("task", "slow", stream)
@@ -122,8 +131,9 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlowBuild]:
     slow = SlowBuild(tmp_path_factory.mktemp("flows"))
     folder = slow.context.parent
     slow.context = slow.context.rename(folder / "slow")
-    (folder / "quick").mkdir()
-    (folder / "quick" / "Dockerfile").write_text(f"FROM {BUSYBOX}\nRUN echo quick\n")
+    for context in "quick", "worker":
+        (folder / context).mkdir()
+        (folder / context / "Dockerfile").write_text(f"FROM {BUSYBOX}\nRUN echo {context}\n")
     (folder / "flows.py").write_text(FLOWS.replace("{PREFIX}", PREFIX))
     yield slow
     for process in slow.processes():
@@ -177,7 +187,7 @@ def ends_with_its_group() -> bool:
     return hasattr(_process_manager, "_PosixProcessGroupTerminationScope")
 
 
-def test_a_flow_run_of_a_worker_is_cancelled(prefect: Prefect, slow: SlowBuild) -> None:
+def test_flow_runs_of_a_worker_build_and_are_cancelled(prefect: Prefect, slow: SlowBuild) -> None:
     run([PREFECT, "work-pool", "create", "builds", "--type=process"], prefect.environment())
     environment = prefect.environment(
         "containerd",
@@ -190,12 +200,20 @@ def test_a_flow_run_of_a_worker_is_cancelled(prefect: Prefect, slow: SlowBuild) 
     # A task runner's process can outlive a flow run that older versions of Prefect cancel, also without this package.
     flow = "in_processes" if ends_with_its_group() else "in_flow"
     step = {"prefect.deployments.steps.set_working_directory": {"directory": str(folder)}}
-    deployment = {"name": "slow", "entrypoint": f"flows.py:{flow}", "work_pool": {"name": "builds"}}
-    (folder / "prefect.yaml").write_text(json.dumps({"pull": [step], "deployments": [deployment]}))
+    deployments = [
+        {"name": "a", "entrypoint": f"flows.py:{function}", "work_pool": {"name": "builds"}}
+        for function in ("in_worker", flow)
+    ]
+    (folder / "prefect.yaml").write_text(json.dumps({"pull": [step], "deployments": deployments}))
     run([PREFECT, "--no-prompt", "deploy", "--all"], environment, folder)
     prefect.start("builds", "worker", "start", "--pool=builds", "--type=process", environment=environment)
     with temporary_settings({PREFECT_API_URL: prefect.url}), get_client(sync_client=True) as client:
-        found = client.read_deployment_by_name(f"{flow.replace('_', '-')}/slow")
+        found = client.read_deployment_by_name("in-worker/a")
+        building = client.create_flow_run_from_deployment(found.id).id
+        states = iter(lambda: client.read_flow_run(building).state, None)
+        wait_until(lambda: next(states).is_final(), PATIENCE)
+        assert next(states).is_completed()
+        found = client.read_deployment_by_name(f"{flow.replace('_', '-')}/a")
         flow_run = client.create_flow_run_from_deployment(found.id, parameters={"context": "slow"})
         wait_until(slow.works, PATIENCE)
     run([PREFECT, "flow-run", "cancel", str(flow_run.id)], environment)
