@@ -10,7 +10,7 @@ from prefect_docker_attest.names import SETTING, variable
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-DEFAULTS = ("platform", "media_types", "cache_from", "cache_to", "push_from_builder")
+DEFAULTS = ("platform", "media_types", "compression", "cache_from", "cache_to", "push_from_builder")
 """The settings that are defaults of build options, as fields of `BuildSettings` and of Prefect's group ``docker``."""
 
 
@@ -26,6 +26,7 @@ class BuildSettings:
         disable_attestations: whether images are built without attestations; `None` if no source has a value
         platform: platform of images that name none; ``""`` is unset, as for the other texts
         media_types: ``docker`` or ``oci``
+        compression: ``zstd``, ``gzip`` or ``uncompressed``, and a level such as ``zstd:3``
         cache_from: entries of ``--cache-from``, separated by white space
         cache_to: entries of ``--cache-to``, separated by white space
         push_from_builder: whether a builder outside the engine pushes images itself, instead of loading them
@@ -36,6 +37,7 @@ class BuildSettings:
     disable_attestations: bool | None = None
     platform: str = ""
     media_types: str = ""
+    compression: str = ""
     cache_from: str = ""
     cache_to: str = ""
     push_from_builder: bool = False

@@ -15,6 +15,7 @@ import click
 from prefect_docker_attest.terminal import console
 
 if TYPE_CHECKING:
+    from prefect_docker_attest.layer_compression import Method
     from prefect_docker_attest.platforms import Platform
 
 _LAST_MOMENT = 0.2  # seconds for threads to end after their last result
@@ -104,6 +105,13 @@ def _platforms(_context: click.Context, _parameter: click.Parameter, values: tup
     "--verify-layers.",
 )
 @click.option(
+    "--fail-on-compression",
+    "compressions",
+    type=click.Choice(["gzip", "zstd", "uncompressed"]),
+    multiple=True,
+    help="Exit with 1 if a layer has this compression, or if its compression is unknown. Can be used several times.",
+)
+@click.option(
     "--expect-platform",
     "expected",
     metavar="OS/ARCH",
@@ -119,10 +127,11 @@ def inspect(  # noqa: PLR0917 click passes each option as an argument
     fail_on_attestations: bool,
     fail_on_corruption: bool,
     fail_on_platform: bool,
+    compressions: tuple[Method, ...],
     expected: list[Platform],
     as_json: bool,
 ) -> None:
-    """Show an image's manifests, platforms and attestations.
+    """Show an image's manifests, platforms, layers and attestations.
 
     Images are read from their registry with the credentials of `docker login`, because clusters pull them from there.
     With --engine, IMAGE is the name or id of an image in the Docker Engine.
@@ -136,12 +145,12 @@ def inspect(  # noqa: PLR0917 click passes each option as an argument
     from prefect_docker_attest.terminal import Bars
 
     bars = Bars()
-    checks = Checks(fail_on_attestations, fail_on_corruption, fail_on_platform, expected)
+    checks = Checks(fail_on_attestations, fail_on_corruption, fail_on_platform, expected, compressions)
+    # An engine lists the manifests of an image without their layers.
+    reads = verify_layers or checks.read_layers or (engine and bool(compressions))
     report = Report(checks, as_json=as_json)
     with bars.shown():
-        for result in inspect_images(
-            images, bars.meter, engine=engine, verify_layers=verify_layers or checks.read_layers
-        ):
+        for result in inspect_images(images, bars.meter, engine=engine, verify_layers=reads):
             with bars.hidden():
                 report.show(result)
     sys.exit(report.conclude())

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from docker import utils
 
-from prefect_docker_attest.buildx import docker_cli, explanations, from_builder, result_checks
+from prefect_docker_attest.buildx import cached_compression, docker_cli, explanations, from_builder, result_checks
 from prefect_docker_attest.buildx.base_images import BaseImages
 from prefect_docker_attest.buildx.buildx_run import running_build
 from prefect_docker_attest.buildx.evidence import Evidence
@@ -20,6 +20,7 @@ from prefect_docker_attest.buildx.metadata import Metadata
 from prefect_docker_attest.buildx.unreadable_files import unreadable_warnings
 from prefect_docker_attest.errors import BuildFailed
 from prefect_docker_attest.failures import Failure
+from prefect_docker_attest.layer_compression import GZIP
 from prefect_docker_attest.names import SETTING, logger
 from prefect_docker_attest.options import default_values
 from prefect_docker_attest.options.cache_entries import refuse_own_tag
@@ -98,8 +99,7 @@ def prepare(
         options = options.without_attestations()
     if pushes:
         options = replace(options, pushed_to=utils.parse_repository_tag(options.tags[0])[0])
-    else:
-        _check_store(options, settings, target)
+    options = _fitting_store(options, settings, target)
     config_proxies = request.config_proxies and not request.replaced_proxies
     return PreparedBuild(replace(request, options=options, config_proxies=config_proxies), settings, target)
 
@@ -116,6 +116,8 @@ def run(build: PreparedBuild, show: Callable[[str], T]) -> Generator[T, None, Bu
     """
     options, target = build.request.options, build.target
     base_images = BaseImages(target, options)
+    if options.compression:
+        cached_compression.remember(options.compression)
     try:
         replaced = target.image_id(options.tags[0]) if options.pushed_to else None
         with running_build(build.request, target.docker) as process:
@@ -170,18 +172,26 @@ def _warn_of_overruled(options: BuildxOptions) -> None:
         logger.warning("%s overrides %s of this image: it is built without attestations.", SETTING, overruled)
 
 
-def _check_store(options: BuildxOptions, settings: BuildSettings, target: Target) -> None:
-    """Refuse what only the containerd image store can hold, if the image goes into an engine without it."""
-    wants_oci = options.media_types == "oci"
-    if not (wants_oci or options.annotations) or target.uses_containerd_store is not False:
-        return
-    if options.push:
-        builder = docker_cli.find_builder(target.docker, options.builder)
-        if builder is None or not builder.is_engine:
-            return
-    if wants_oci:
-        raise default_values.oci_refused(settings.origin("media_types"))
-    raise default_values.annotations_refused()
+def _fitting_store(options: BuildxOptions, settings: BuildSettings, target: Target) -> BuildxOptions:
+    """Return the options with the compression for the place of the image.
+
+    Raises:
+        OptionError: the image goes into an engine without the containerd image store, which cannot hold it
+    """
+    compression = options.compression or (GZIP if cached_compression.can_differ() else None)
+    if not (compression or options.media_types == "oci" or options.annotations):
+        return options
+    if options.pushed_to or target.uses_containerd_store is not False or _pushed_elsewhere(options, target):
+        return replace(options, compression=compression)
+    if refused := default_values.refused_by_graphdriver(settings, options):
+        raise refused
+    return replace(options, compression=None)  # this engine compresses layers itself when it pushes them
+
+
+def _pushed_elsewhere(options: BuildxOptions, target: Target) -> bool:
+    """Whether a builder outside the engine pushes the image, because the image says so."""
+    builder = docker_cli.find_builder(target.docker, options.builder) if options.push else None
+    return options.push and (builder is None or not builder.is_engine)
 
 
 def _metadata(build: PreparedBuild, outcome: Outcome) -> Metadata:

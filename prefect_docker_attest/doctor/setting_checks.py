@@ -11,6 +11,7 @@ from prefect_docker_attest.doctor.docker_checks import MORE_PLATFORMS, builder_o
 from prefect_docker_attest.doctor.prefect_facts import PrefectFacts
 from prefect_docker_attest.doctor.python_checks import of_prefect
 from prefect_docker_attest.doctor.setting_files import UnreadableError
+from prefect_docker_attest.layer_compression import GZIP, Compression
 from prefect_docker_attest.names import SETTING, variable
 from prefect_docker_attest.platforms import Platform
 
@@ -104,7 +105,7 @@ def build_settings(answers: Answers) -> Finding | None:
 
 def _shown(current: PrefectFacts) -> str:
     # The values of caches are not shown: they are long, and can contain secrets.
-    values = {"platform": f"={current.values.platform}", "media_types": f"={current.values.media_types}"}
+    values = {name: f"={getattr(current.values, name)}" for name in ("platform", "media_types", "compression")}
     return ", ".join(
         f"{variable(name)}{values.get(name, '')} ({current.sources[name]})" for name in current.values.defaults
     )
@@ -120,18 +121,29 @@ class _Setup:
     """Platforms of the builder."""
 
     @property
+    def pushes_elsewhere(self) -> bool:
+        """Whether a builder outside the engine pushes images itself."""
+        return self.settings.push_from_builder and not self.in_engine
+
+    @property
     def adds_attestations(self) -> bool:
         """Whether an image keeps attestations on its way to the registry, and the settings do not disable them."""
         keeps = self.engine.uses_containerd_store and self.in_engine
-        pushes = self.settings.push_from_builder and not self.in_engine
-        return (keeps or pushes) and not self.settings.disable_attestations
+        return (keeps or self.pushes_elsewhere) and not self.settings.disable_attestations
 
 
 def _media_types(setup: _Setup) -> Finding | None:
-    pushes = setup.settings.push_from_builder and not setup.in_engine
-    if setup.settings.media_types == "oci" and not setup.engine.uses_containerd_store and not pushes:
+    if setup.settings.media_types == "oci" and not setup.engine.uses_containerd_store and not setup.pushes_elsewhere:
         return Finding("problem", "this image store pushes only Docker's media types", f"{_CONTAINERD}.")
     return None
+
+
+def _compression(setup: _Setup) -> Finding | None:
+    if not setup.settings.compression or setup.engine.uses_containerd_store or setup.pushes_elsewhere:
+        return None
+    if Compression.of_user(setup.settings.compression) == GZIP:
+        return None
+    return Finding("problem", "this image store pushes only layers that it compresses with gzip", f"{_CONTAINERD}.")
 
 
 def _cache(setup: _Setup) -> Finding | None:
@@ -167,5 +179,12 @@ def _emulator(setup: _Setup) -> Finding | None:
     return Finding("warning", "RUN steps need an emulator for it", MORE_PLATFORMS)
 
 
-_RULES: tuple[Callable[[_Setup], Finding | None], ...] = (_media_types, _cache, _attestations, _push, _emulator)
+_RULES: tuple[Callable[[_Setup], Finding | None], ...] = (
+    _media_types,
+    _compression,
+    _cache,
+    _attestations,
+    _push,
+    _emulator,
+)
 """What the settings and this Docker can have against each other, worst first."""

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from prefect_docker_attest.images.result import Inspection
+    from prefect_docker_attest.layer_compression import Method
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,14 @@ class Checks:
         corruption: whether all its layers must be sound
         programs: whether its programs must be for its platform
         platforms: platforms that it must have
+        compressions: compressions that no layer must have
     """
 
     attestations: bool
     corruption: bool
     programs: bool
     platforms: Sequence[Platform]
+    compressions: Sequence[Method] = ()
 
     @property
     def read_layers(self) -> bool:
@@ -39,10 +42,21 @@ class Checks:
         present = [image.platform for image in inspection.images]
         return [platform for platform in self.platforms if not any(map(platform.matches, present))]
 
+    def wrong_compressions(self, inspection: Inspection) -> list[str]:
+        """Return a sentence about each image with layers of a compression that it must not have, or that is unknown."""
+        sentences = []
+        for image in inspection.images if self.compressions else ():
+            methods = [layer.compression for layer in image.layers] or ["unknown"]
+            if found := [word for word in (*self.compressions, "unknown") if word in methods]:
+                name = image.platform or image.digest
+                sentences.append(f"{name} has layers with the compression {' and '.join(dict.fromkeys(found))}.")
+        return sentences
+
     def failures(self, inspection: Inspection) -> Iterator[str]:
         """Yield why an image does not pass the checks."""
         for platform in self.missing(inspection):
             yield f"There is no image for {platform}."
+        yield from self.wrong_compressions(inspection)
         if self.attestations and inspection.attestations:
             yield "The image has attestations."
         for image in inspection.images:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from prefect_docker_attest.images.stream import PieceReader
+    from prefect_docker_attest.layer_compression import Method
 
 _GZIP, _ZSTD = b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd"  # RFC 1952 and RFC 8878
 _NAME, _COMMENT, _RESERVED = 0x08, 0x10, 0xE0  # flags of a gzip header
@@ -40,9 +41,10 @@ class Unsupported(Exception):
     """Not all engines decompress the data, or it needs too much memory."""
 
 
-def is_compressed(blob: PieceReader) -> bool:
-    """Whether a blob begins as gzip or zstd. As for containerd, its media type does not matter."""
-    return _is_zstd(start := blob.peek(_SKIPPABLE_HEADER)) or start.startswith(_GZIP)
+def compression_of(blob: PieceReader) -> Method:
+    """Return how a blob is compressed, by its first bytes. As for containerd, its media type does not matter."""
+    start = blob.peek(_SKIPPABLE_HEADER)
+    return "zstd" if _is_zstd(start) else "gzip" if start.startswith(_GZIP) else "uncompressed"
 
 
 def unpacked(blob: PieceReader) -> Iterator[bytes | memoryview]:
@@ -52,10 +54,10 @@ def unpacked(blob: PieceReader) -> Iterator[bytes | memoryview]:
         Damaged: the compressed data is invalid
         Unsupported: not all engines decompress the data, or the zstd window is too large
     """
-    start = blob.peek(_SKIPPABLE_HEADER)
-    if start.startswith(_GZIP):
+    method = compression_of(blob)
+    if method == "gzip":
         yield from _gunzip(blob)
-    elif _is_zstd(start):
+    elif method == "zstd":
         with _zstd_readers:
             yield from _unzstd(blob)
     else:

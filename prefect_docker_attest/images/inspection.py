@@ -10,6 +10,7 @@ from prefect_docker_attest.images import documents, manifest
 from prefect_docker_attest.images.documents import ImageError
 from prefect_docker_attest.images.programs import UNCHECKED, check_programs
 from prefect_docker_attest.images.result import Image, Inspection, Layer, Programs, State, worst
+from prefect_docker_attest.layer_compression import named_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -226,9 +227,11 @@ def _layers(image: _Documents, readings: Mapping[str, LayerReading] | None) -> t
     described, diff_ids = image.manifest.layers, image.config.diff_ids if image.config else ()
     for layer, expected in zip_longest(described, diff_ids[: len(described)]):
         state, detail = _UNCHECKED
+        reading = (readings or {}).get(layer.digest)
         if readings is not None and image.config:
-            state, detail = _verified(layer, expected, readings.get(layer.digest))
-        layers.append(Layer(layer.digest, layer.media_type, layer.size, expected, state, detail))
+            state, detail = _verified(layer, expected, reading)
+        compression = (reading and reading.compression) or named_in(layer.media_type) or "unknown"
+        layers.append(Layer(layer.digest, layer.media_type, layer.size, expected, state, detail, compression))
     return tuple(layers)
 
 
@@ -304,5 +307,5 @@ def _media_type_problems(layer: Descriptor, reading: LayerReading) -> Iterator[P
         yield Problem("unverifiable", f"({short}) has the media type {media_type}, which older engines refuse")
     elif not manifest.is_layer(media_type):
         yield Problem("corrupt", f"({short}) has the media type {media_type!r}, which engines refuse")
-    elif reading.compressed and not manifest.is_decompressed(media_type):
+    elif reading.compression in ("gzip", "zstd") and not manifest.is_decompressed(media_type):
         yield Problem("corrupt", f"({short}) is compressed, but engines do not decompress {media_type}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,9 +25,8 @@ if TYPE_CHECKING:
 
     from prefect_docker_attest.images.checks import Checks
     from prefect_docker_attest.images.inspections import Result
-    from prefect_docker_attest.images.result import Inspection
+    from prefect_docker_attest.images.result import Inspection, Layer
     from prefect_docker_attest.images.stripping import StripResult
-    from prefect_docker_attest.platforms import Platform
 
 # Style and word for each state of an image's layers.
 _STATES = {
@@ -72,7 +73,11 @@ class Report:
             extra = {"missing_platforms": missing, "republish": result.republish}
             self._images.append({**json_value(result.inspection), **extra})
         else:
-            show_inspection(console(), result.inspection, missing, result.republish)
+            wrong = [
+                *(f"There is no image for {platform}." for platform in missing),
+                *self._checks.wrong_compressions(result.inspection),
+            ]
+            show_inspection(console(), result.inspection, wrong, result.republish)
         for failure in self._checks.failures(result.inspection):
             self._failed = True
             annotate(result.reference, failure)
@@ -100,13 +105,13 @@ def show_error(console: Console, result: Result | StripResult) -> None:
         console.print(Text(printable(f"TIP {result.tip}")), soft_wrap=True)
 
 
-def show_inspection(console: Console, inspection: Inspection, missing: Sequence[Platform], command: str | None) -> None:
+def show_inspection(console: Console, inspection: Inspection, wrong: Sequence[str], command: str | None) -> None:
     """Print the manifests, platforms and attestations of one image, and what to do about its problems.
 
     Args:
         console: console to print to
         inspection: inspection of the image
-        missing: expected platforms that the image lacks
+        wrong: sentences about what the image has or lacks against the user's wishes
         command: command that publishes the image again without attestations; `None` if there is none
     """
     kind = {**manifest.INDEX_KINDS, **manifest.MANIFEST_KINDS}.get(inspection.media_type, "manifest")
@@ -115,7 +120,7 @@ def show_inspection(console: Console, inspection: Inspection, missing: Sequence[
     note(console, "", f"{kind}, {inspection.media_type}")
     note(console, "", inspection.digest)
     _print_table(console, list(_rows(inspection)))
-    for style, text in (*_findings(inspection, missing), _verdict(inspection, command)):
+    for style, text in (*_findings(inspection, wrong), _verdict(inspection, command)):
         note(console, style, text)
     if command:
         # The command is not wrapped, so that users can copy it.
@@ -137,12 +142,22 @@ def _rows(inspection: Inspection) -> Iterator[list[Text]]:
             Text(f"{manifest.MANIFEST_KINDS.get(image.media_type, '').split(' ')[0]} {image.digest[:19]}"),
             Text(decimal(image.size)),
             Text.assemble(f"{len(image.layers) or '-'} ", (word, style)),
+            Text(_compressions(image.layers)),
             Text(printable(", ".join(kinds)) or "none", "yellow" if kinds else ""),
         ]
 
 
+def _compressions(layers: Sequence[Layer]) -> str:
+    """Return the compression of the layers, with their numbers if it differs, such as ``gzip 1-3, zstd 4``."""
+    numbers = enumerate((layer.compression for layer in layers), 1)
+    runs = [(word, [number for number, _ in run]) for word, run in groupby(numbers, itemgetter(1))]
+    if len(runs) < 2:  # noqa: PLR2004
+        return runs[0][0] if runs else "-"
+    return ", ".join(f"{word} {run[0]}-{run[-1]}" if run[1:] else f"{word} {run[0]}" for word, run in runs)
+
+
 def _print_table(console: Console, rows: Sequence[Sequence[Text]]) -> None:
-    titles = ("platform", "manifest", "size", "layers", "attestations")
+    titles = ("platform", "manifest", "size", "layers", "compression", "attestations")
     if not console.is_terminal:
         lines = [" ".join(cell.plain.rstrip() for cell in row) for row in rows]
         console.print(
@@ -155,7 +170,7 @@ def _print_table(console: Console, rows: Sequence[Sequence[Text]]) -> None:
     console.print(Padding(table, (1, 0, 1, 2)))
 
 
-def _findings(inspection: Inspection, missing: Sequence[Platform]) -> Iterator[tuple[str, str]]:
+def _findings(inspection: Inspection, wrong: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Yield the style and the text of each finding."""
     for image in inspection.images:
         name = image.platform or image.digest
@@ -163,8 +178,8 @@ def _findings(inspection: Inspection, missing: Sequence[Platform]) -> Iterator[t
             yield _STATES[image.state][0], f"{name}: {image.detail}"
         if image.programs.detail:
             yield _PROGRAMS.get(image.programs.state, ""), f"{name}: {image.programs.detail}"
-    for platform in missing:
-        yield "bold red", f"There is no image for {platform}."
+    for sentence in wrong:
+        yield "bold red", sentence
     for attestation in inspection.attestations:
         types = ", ".join(attestation.predicate_types) or "unknown predicate type"
         described = attestation.platform or "an image that this index does not list"

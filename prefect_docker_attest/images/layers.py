@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from prefect_docker_attest.images.layer_files import Budget
+    from prefect_docker_attest.layer_compression import Method
 
 _MOST_UNPACKED = 64 << 30
 """Maximum size of a layer's tar, in bytes. A blob can decompress to a thousand times its size, which takes hours."""
@@ -43,7 +44,7 @@ class LayerReading:
         files: programs and links of the layer
         detail: why the state is not ``sound``
         size: size of the blob, in bytes
-        compressed: whether the blob is compressed
+        compression: compression of the blob; `None` if it was not read completely
     """
 
     state: Literal["sound", "corrupt", "unverifiable"]
@@ -51,7 +52,7 @@ class LayerReading:
     files: LayerFiles = field(default_factory=lambda: LayerFiles(complete=False))
     detail: str = ""
     size: int = 0
-    compressed: bool = False
+    compression: Method | None = None
 
 
 def read_layer(
@@ -73,7 +74,7 @@ def read_layer(
     stored, content = _Digest(), _Digest()
     blob = PieceReader(stored.of(_limited(pieces, size, advance)))
     try:
-        compressed = compression.is_compressed(blob)
+        method = compression.compression_of(blob)
         tar = PieceReader(content.of(compression.unpacked(blob)))
         files = read_files(tar, budget)
         for _ in tar.rest():
@@ -85,7 +86,7 @@ def read_layer(
         return LayerReading("corrupt", detail=f"it cannot be decompressed ({error})")
     except compression.Unsupported as reason:
         return LayerReading("unverifiable", detail=str(reason))
-    reading = LayerReading("sound", str(content), files, "", stored.size, compressed)
+    reading = LayerReading("sound", str(content), files, "", stored.size, method)
     if digest != str(stored):
         return replace(reading, state="corrupt", detail=f"its blob has the digest {stored}")
     if files.problem:

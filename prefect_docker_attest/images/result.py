@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from prefect_docker_attest.images.documents import Descriptor
+    from prefect_docker_attest.layer_compression import Method
 
 State = Literal["corrupt", "unverifiable", "unchecked", "sound"]
 ProgramsState = Literal["right", "wrong", "mixed", "none", "unknown", "unchecked"]
@@ -31,6 +32,8 @@ class Layer:
         diff_id: digest of the uncompressed layer, as the image's config lists it; `None` if it lists none
         state: result of the verification
         detail: why the state is not ``sound``
+        compression: ``gzip``, ``zstd`` or ``uncompressed``, as the blob begins if it was read, else as the media type
+            names it; ``unknown`` if neither is known
     """
 
     digest: str
@@ -39,6 +42,7 @@ class Layer:
     diff_id: str | None
     state: State
     detail: str
+    compression: Method | Literal["unknown"]
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from prefect_docker_attest.errors import OptionError
+from prefect_docker_attest.layer_compression import GZIP
 from prefect_docker_attest.names import variable
 from prefect_docker_attest.options import values
 from prefect_docker_attest.options.cache_entries import entries_of_setting, placeholders, with_ignored_errors
@@ -37,12 +38,15 @@ def apply_defaults(
             needs it
 
     Raises:
-        OptionError: the value of a setting is wrong
+        OptionError: the value of a setting is wrong, or media types and compression exclude each other
     """
     if settings.platform:
         options = replace(options, platforms=(_platform(settings.platform, engine_platform),))
     if settings.media_types:
         options = replace(options, media_types=values.media_types(variable("media_types"), settings.media_types))
+    if settings.compression:
+        options = replace(options, compression=values.compression(variable("compression"), settings.compression))
+    options = _with_form(settings, options)
     if settings.cache_from or settings.cache_to:
         platforms = options.platforms
         if "{platform}" in f"{settings.cache_from} {settings.cache_to}" and not platforms:
@@ -67,17 +71,38 @@ def _platform(value: str, engine_platform: Callable[[], Platform | None]) -> Pla
     return platform.completed(engine) if engine else platform
 
 
-def oci_refused(option: str) -> OptionError:
-    """Return the error for OCI media types in an engine without the containerd image store.
+def _with_form(settings: BuildSettings, options: BuildxOptions) -> BuildxOptions:
+    """Return the options with the media types that the compression needs, or the compression that they need."""
+    compression, media_types = options.compression, options.media_types
+    if compression is None:
+        # Layers that the builder has in its cache with zstd would get a media type that engines refuse.
+        return replace(options, compression=GZIP) if media_types == "docker" else options
+    if compression.method == "gzip":
+        return options
+    if compression.method == "zstd" and media_types == "docker":
+        raise OptionError(
+            settings.origin("compression"),
+            f"is not supported with {settings.origin('media_types')}='docker': Docker's media types have no zstd",
+            str(compression),
+            tip="Omit the media types, or use compression gzip.",
+        )
+    return options if media_types else replace(options, media_types="oci")
+
+
+def refused_by_graphdriver(settings: BuildSettings, options: BuildxOptions) -> OptionError | None:
+    """Return why an engine without the containerd image store cannot hold an image; `None` if it can.
 
     Args:
-        option: name of the option or setting that requires them
+        settings: the settings of the build
+        options: the options of the image, with these settings
     """
-    reason = "is not supported: the image store of this Docker Engine pushes only Docker's media types"
-    return OptionError(option, reason, "oci", tip=_USE_CONTAINERD)
-
-
-def annotations_refused() -> OptionError:
-    """Return the error for annotations in an engine without the containerd image store."""
-    reason = "is not supported: the image store of this Docker Engine does not store annotations"
-    return OptionError("annotations", reason, tip=_USE_CONTAINERD)
+    store = "is not supported: the image store of this Docker Engine"
+    if options.compression not in (None, GZIP):
+        reason = f"{store} pushes only layers that it compresses with gzip"
+        return OptionError(settings.origin("compression"), reason, str(options.compression), tip=_USE_CONTAINERD)
+    if options.media_types == "oci":
+        reason = f"{store} pushes only Docker's media types"
+        return OptionError(settings.origin("media_types"), reason, "oci", tip=_USE_CONTAINERD)
+    if options.annotations:
+        return OptionError("annotations", f"{store} does not store annotations", tip=_USE_CONTAINERD)
+    return None

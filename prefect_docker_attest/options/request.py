@@ -43,5 +43,9 @@ def own_defaults(options: BuildxOptions, given: Mapping[str, object]) -> tuple[s
         options: options of the image
         given: the options of the call by name, as docker-py or python-on-whales names them
     """
-    by_other_names = {"platform": options.platforms, "media_types": options.media_types}
+    by_other_names = {
+        "platform": options.platforms,
+        "media_types": options.media_types,
+        "compression": options.compression,
+    }
     return tuple(name for name in DEFAULTS if given.get(name) is not None or by_other_names.get(name))

@@ -7,7 +7,7 @@ engine, and its line in ``docs/options.md``, which ``scripts/tox -e options`` wr
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,6 +16,7 @@ from prefect_docker_attest.options import values
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from prefect_docker_attest.layer_compression import Compression
     from prefect_docker_attest.platforms import Platform
 
 T = TypeVar("T")
@@ -189,6 +190,14 @@ class BuildxOptions:
         "The media types of the image in the registry: `docker` or `oci`. `oci` needs the containerd image store, or "
         "a builder that pushes the image. Attestations need `oci`.",
     )
+    compression: Compression | None = _row(  # noqa: RUF009 `_row` makes a field
+        "--output",
+        None,
+        values.compression,
+        "The compression of new layers: `zstd`, `gzip` or `uncompressed`, or with a level `zstd:0` to `zstd:22` and "
+        "`gzip:0` to `gzip:9`. It needs the containerd image store, or a builder that pushes the image; `gzip` works "
+        "everywhere. `zstd` and `uncompressed` imply the media types `oci`.",
+    )
     push: bool = _row(
         "--push",
         False,
@@ -284,15 +293,27 @@ _OUTPUT = ("--output", "--push")
 
 def _output(options: BuildxOptions) -> str:
     """Return the flag for the destination of the image. ``--load`` and ``--push`` are short forms of ``--output``."""
-    media_types = ""
-    if options.media_types:
-        media_types = f",oci-mediatypes={'true' if options.media_types == 'oci' else 'false'}"
+    form = "".join(f",{attribute}" for attribute in _form(options))
     if options.pushed_to:
         # Without `store=false`, some builders would keep the image under this name.
-        return f"--output=type=image,name={options.pushed_to},push=true,push-by-digest=true,store=false{media_types}"
-    if not media_types:
+        return f"--output=type=image,name={options.pushed_to},push=true,push-by-digest=true,store=false{form}"
+    if not form:
         return "--push" if options.push else "--load"
-    return f"--output=type={'registry' if options.push else 'docker'}{media_types}"
+    return f"--output=type={'registry' if options.push else 'docker'}{form}"
+
+
+def _form(options: BuildxOptions) -> Iterator[str]:
+    """Yield the attributes of ``--output`` for the media types and the compression of an image."""
+    if options.media_types:
+        yield f"oci-mediatypes={'true' if options.media_types == 'oci' else 'false'}"
+    if compression := options.compression:
+        yield f"compression={compression.method}"
+        if compression.level is not None:
+            yield f"compression-level={compression.level}"
+        # Layers that are in the builder's cache keep the compression that they have there. With Docker's media types,
+        # engines do not know zstd. This changes no layer that has the right compression, so not those of base images.
+        if compression.method == "gzip" or options.media_types == "docker":
+            yield "force-compression=true"
 
 
 def _arguments(flag: str, value: Any) -> list[str]:

@@ -15,6 +15,7 @@ from typing import Any
 from docker import utils
 
 from prefect_docker_attest.errors import OptionError
+from prefect_docker_attest.layer_compression import Compression, NotACompressionError
 from prefect_docker_attest.platforms import NotAPlatformError, Platform
 
 SECRET_KEYS = frozenset(("type", "id", "src", "source", "env"))
@@ -174,6 +175,16 @@ def media_types(option: str, value: object) -> str | None:
     if found not in ("", "docker", "oci"):
         raise OptionError(option, "must be 'docker' or 'oci'", value)
     return found or None
+
+
+def compression(option: str, value: object) -> Compression | None:
+    """``zstd``, ``gzip`` or ``uncompressed``, the first two with an optional level; `None` for an empty string."""
+    found = (optional_string(option, value) or "").strip()
+    try:
+        return Compression.of_user(found) if found else None
+    except NotACompressionError as error:
+        tip = "The levels are gzip:0 to gzip:9 and zstd:0 to zstd:22."
+        raise OptionError(option, str(error), value, tip=tip) from None
 
 
 def attestation(option: str, value: object) -> str | None:

@@ -15,11 +15,14 @@ from prefect_docker_attest.options.table import BuildxOptions
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from prefect_docker_attest.layer_compression import Compression
+
 SPECIAL = {
     "context_path": "The folder of the build context.",
     "cache": "`False`: build every step again (`--no-cache`).",
     "output": "`type=docker` loads the image into the engine. `type=registry` or `type=image,push=true` pushes it. "
-    "`oci-mediatypes` selects its media types. Other values are refused, because Prefect cannot use their result.",
+    "`oci-mediatypes` selects its media types, `compression` and `compression-level` the compression of new layers. "
+    "Other values are refused, because Prefect cannot use their result.",
     "metadata_file": "A file to which buildx's metadata about the image is written.",
     "progress": "`False`: `stream_progress_to` gets no progress. Progress always consists of plain lines.",
 }
@@ -51,9 +54,11 @@ def whales_request(whales_options: Mapping[str, Any]) -> BuildRequest:
     converted = {row.name: row.convert(name, given[name]) for name, row in _ROWS.items() if name in given}
     output = dict(given.get("output") or {})
     media_types = _media_types(output.pop("oci-mediatypes", None))
+    compression = _compression(output.pop("compression", None), output.pop("compression-level", None))
     options = BuildxOptions(
         **{**converted, "push": _pushes(output, push=converted.get("push", False))},
         media_types=media_types,
+        compression=compression,
         context=values.absolute_path("context_path", given["context_path"]),
         no_cache=not values.switch("cache", whales_options.get("cache", True)),
     )
@@ -65,6 +70,15 @@ def _media_types(oci: object) -> str | None:
     if oci is None:
         return None
     return "oci" if values.switch("output", oci) else "docker"
+
+
+def _compression(method: object, level: object) -> Compression | None:
+    text = values.string("output['compression']", "" if method is None else method)
+    if level is None:
+        return values.compression("output['compression']", text)
+    if not text:
+        raise OptionError("output", "has a compression-level without a compression", {"compression-level": level})
+    return values.compression("output['compression']", f"{text}:{level}")
 
 
 def _pushes(output: Mapping[str, str], *, push: bool) -> bool:

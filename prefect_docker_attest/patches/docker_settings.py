@@ -93,6 +93,11 @@ class DockerSettings(PrefectBaseSettings):
         description="The media types, `docker` or `oci`, of Docker images in the registry. If set, images are built by "
         "`docker buildx build`.",
     )
+    compression: _Text = Field(
+        default=None,
+        description="The compression, `zstd`, `gzip` or `uncompressed`, of new layers of Docker images, with an "
+        "optional level such as `zstd:3`. If set, images are built by `docker buildx build`.",
+    )
     cache_from: _Text = Field(
         default=None,
         description="Caches that builds of Docker images read, such as `type=registry,ref=NAME`, separated by white "
