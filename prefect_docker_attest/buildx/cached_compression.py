@@ -25,13 +25,13 @@ _TEXT = (
 
 def can_differ() -> bool:
     """Whether the cache of a builder can have layers that are not compressed with gzip."""
-    return _file().exists()
+    return os.path.exists(_file())  # unlike `Path.exists`, it raises nothing
 
 
 def remember(compression: Compression) -> None:
     """Remember the compression of a build, if it is not gzip. If that is not possible, log a warning."""
     file = _file()
-    if compression.method == "gzip" or file.exists():
+    if compression.method == "gzip" or can_differ():
         return
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -95,6 +95,7 @@ def test_a_string_is_read_from_every_source(seen: dict[str, object], case: str) 
 FIELDS = {
     "platform": "linux/arm64",
     "media_types": "oci",
+    "compression": "zstd:3",
     "cache_from": "type=registry,ref=a/{image}:1 type=gha",
     "cache_to": "type=local,dest=/a",
     "push_from_builder": "true",

@@ -101,7 +101,7 @@ CONVERTERS: dict[Any, tuple[st.SearchStrategy[Any], Callable[[str, Any], list[Ar
     values.attestation: (NASTY, each),
 }
 # Numbers, switches and names of formats have no free text. Dockerfiles are tested below.
-ONE_VALUE = (values.size, values.switch, values.media_types, values.absolute_path)
+ONE_VALUE = (values.size, values.switch, values.media_types, values.compression, values.absolute_path)
 # For each option: its flag, and both columns of the table above.
 OPTIONS: dict[str, tuple[str, st.SearchStrategy[Any], Callable[[str, Any], list[Argument]]]] = {
     **{

@@ -8,7 +8,8 @@ import pytest
 
 from prefect_docker_attest.build_settings import BuildSettings
 from prefect_docker_attest.errors import OptionError
-from prefect_docker_attest.options.default_values import apply_defaults
+from prefect_docker_attest.layer_compression import GZIP, Compression
+from prefect_docker_attest.options.default_values import apply_defaults, refused_by_graphdriver
 from prefect_docker_attest.options.request import own_defaults
 from prefect_docker_attest.options.table import BuildxOptions
 from prefect_docker_attest.platforms import Platform
@@ -224,3 +225,58 @@ def test_other_media_types_are_refused() -> None:
 def test_media_types_of_the_image_win() -> None:
     image = BuildxOptions(context="/", media_types="docker")
     assert BuildSettings(media_types="oci").without(own_defaults(image, {})) == BuildSettings()
+
+
+def test_a_compression_without_media_types_implies_oci() -> None:
+    for text, compression in (("zstd", Compression("zstd")), ("ZSTD:0", Compression("zstd", 0))):
+        found = applied(BuildSettings(compression=text))
+        assert (found.compression, found.media_types) == (compression, "oci")
+    assert applied(BuildSettings(compression="uncompressed")).media_types == "oci"
+    assert applied(BuildSettings(compression="gzip")).media_types is None
+    assert applied(BuildSettings(compression="uncompressed", media_types="docker")).media_types == "docker"
+
+
+def test_dockers_media_types_imply_gzip() -> None:
+    assert applied(BuildSettings(media_types="docker")).compression == GZIP
+    assert applied(BuildSettings(media_types="oci")).compression is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "image", "names"),
+    [
+        (
+            {"compression": "zstd:3", "media_types": "docker"},
+            {},
+            ("PREFECT_DOCKER_COMPRESSION", "PREFECT_DOCKER_MEDIA"),
+        ),
+        ({"compression": "zstd:3"}, {"media_types": "docker"}, ("PREFECT_DOCKER_COMPRESSION", "media_types")),
+        ({"media_types": "docker"}, {"compression": Compression("zstd", 3)}, ("compression", "PREFECT_DOCKER_MEDIA")),
+        ({}, {"compression": Compression("zstd", 3), "media_types": "docker"}, ("compression", "media_types")),
+    ],
+)
+def test_zstd_and_dockers_media_types_are_refused_by_both_names(
+    settings: dict[str, Any], image: dict[str, Any], names: tuple[str, str]
+) -> None:
+    with pytest.raises(OptionError, match=f"^{names[0]}='zstd:3' is not supported with {names[1]}"):
+        applied(BuildSettings(**settings), BuildxOptions(context="/", **image))
+
+
+@pytest.mark.parametrize("value", ["gzip:10", "zstd:23", "zstd:", "lz4", "uncompressed:1", "zstd 3", "zstd:003"])
+def test_another_compression_is_refused_with_the_variable(value: str) -> None:
+    with pytest.raises(OptionError, match=f"^PREFECT_DOCKER_COMPRESSION='{value}' must "):
+        applied(BuildSettings(compression=value))
+
+
+def test_the_compression_of_the_image_wins() -> None:
+    image = BuildxOptions(context="/", compression=GZIP)
+    assert BuildSettings(compression="zstd").without(own_defaults(image, {})) == BuildSettings()
+
+
+@pytest.mark.parametrize("text", ["zstd", "uncompressed", "gzip:9", "gzip"])
+def test_the_graphdriver_store_compresses_with_gzip_itself(text: str) -> None:
+    settings = BuildSettings(compression=text)
+    refused = refused_by_graphdriver(settings, applied(settings))
+    assert str(refused or "").startswith(f"PREFECT_DOCKER_COMPRESSION='{text}' ") == (text != "gzip")
+    image = BuildxOptions(context="/", compression=Compression.of_user(text))
+    refused = refused_by_graphdriver(BuildSettings(), applied(BuildSettings(), image))
+    assert str(refused or "").startswith(f"compression='{text}' ") == (text != "gzip")
