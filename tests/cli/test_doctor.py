@@ -460,6 +460,9 @@ def test_the_module_can_be_run(run: Run) -> None:
         ({"PLATFORM": "linux/armhf", **ON}, "warning", "=linux/armhf (environment): RUN steps need an emulator for it"),
         ({"PLATFORM": "linux/amd46", **ON}, "problem", "PREFECT_DOCKER_PLATFORM='linux/amd46'"),
         ({"MEDIA_TYPES": "docker"}, "problem", "attestations need OCI media types"),
+        ({"COMPRESSION": "zstd:3", **ON}, "ok", "PREFECT_DOCKER_COMPRESSION=zstd:3 (environment)"),
+        ({"COMPRESSION": "zstd:23", **ON}, "problem", "PREFECT_DOCKER_COMPRESSION='zstd:23' must have a level from 0 to"),
+        ({"COMPRESSION": "zstd", "MEDIA_TYPES": "docker", **ON}, "problem", "with PREFECT_DOCKER_MEDIA_TYPES='docker'"),
         ({"CACHE_TO": "type=s3,token=HIDDEN", **ON}, "problem", "PREFECT_DOCKER_CACHE_TO must not contain"),
         ({"CACHE_TO": "type=registry,ref=HIDDEN/a:c", **ON}, "ok", "PREFECT_DOCKER_CACHE_TO (environment)"),
     ],
@@ -477,6 +480,7 @@ def test_settings_that_are_defaults_of_options(run: Run, variables: dict[str, st
     ("name", "value", "result"),
     [
         ("MEDIA_TYPES", "oci", "this image store pushes only Docker's media types"),
+        ("COMPRESSION", "zstd", "this image store pushes only layers that it compresses with gzip"),
         ("CACHE_TO", "type=registry,ref=a/b:c", "this builder cannot write a cache"),
     ],
 )
@@ -484,6 +488,11 @@ def test_settings_that_are_defaults_of_options(run: Run, variables: dict[str, st
 def test_settings_that_this_image_store_does_not_support(run: Run, name: str, value: str, result: str) -> None:
     found = checks(run("doctor", "--json", **{f"PREFECT_DOCKER_{name}": value}, **ON))["build settings"]
     assert (found["status"], result in found["found"]) == ("problem", True), found
+
+
+@pytest.mark.usefixtures("graphdriver_engine")
+def test_the_compression_of_this_image_store(run: Run) -> None:
+    assert checks(run("doctor", "--json", PREFECT_DOCKER_COMPRESSION="gzip", **ON))["build settings"]["status"] == "ok"
 
 
 @pytest.mark.usefixtures("engine")

@@ -317,3 +317,37 @@ def test_a_large_layer_is_read_with_limited_memory(run: Run, registry: Registry,
 
     assert (result.code, result.err) == (0, "")
     assert result.peak < size / 2
+
+
+@pytest.mark.usefixtures("containerd_engine")
+def test_the_compression_of_each_layer(run: Run, images: Images, builder: Engine) -> None:
+    (images.context / "Dockerfile").write_text(f"FROM {BUSYBOX}\nCOPY new /new\nCOPY Dockerfile /\n")
+    name = images.build(builder, "--provenance=false", "--output=type=docker,oci-mediatypes=true,compression=zstd")
+    builder.run("docker", "push", name)
+    gzip = images.push(builder, "--provenance=false")
+
+    mixed = run("inspect", name, "--fail-on-compression", "zstd")
+    assert (mixed.code, mixed.err) == (1, "")
+    assert "gzip 1-2, zstd 3-4 none" in mixed.text
+    assert "has layers with the compression zstd." in mixed.text
+    for flags in ([], ["--verify-layers"], ["--engine"], ["--engine", "--verify-layers"]):
+        passes = run("inspect", name, "--json", "--fail-on-compression=uncompressed", *flags)
+        assert passes.code == 0, passes
+        methods = [layer["compression"] for layer in only(passes)["images"][0]["layers"]]
+        assert methods == ["gzip", "gzip", "zstd", "zstd"]
+        assert run("inspect", name, "--json", "--fail-on-compression=zstd", *flags).code == 1
+    assert run("inspect", gzip, "--fail-on-compression=zstd", "--fail-on-compression=uncompressed").code == 0
+    assert run("inspect", gzip, "--fail-on-compression=gzip").code == 1
+    assert run("inspect", gzip, "--fail-on-compression=lz4").code == 2
+
+
+def test_a_compression_that_no_media_type_names(run: Run, registry: Registry) -> None:
+    repository = f"http://{registry.address}/v2/cli/compression"
+    layer = tar_layer("x")
+    push_image(repository, layer, layer={"mediaType": "application/vnd.oci.image.layer.v1.tar+lz4"}, tag="v1")
+    name = f"{registry.address}/cli/compression:v1"
+    unknown = run("inspect", name, "--fail-on-compression=zstd")
+    assert unknown.code == 1
+    assert "has layers with the compression unknown." in unknown.text
+    # What engines see is the content.
+    assert run("inspect", name, "--fail-on-compression=zstd", "--verify-layers").code == 0
