@@ -461,7 +461,7 @@ def test_the_module_can_be_run(run: Run) -> None:
         ({"PLATFORM": "linux/amd46", **ON}, "problem", "PREFECT_DOCKER_PLATFORM='linux/amd46'"),
         ({"MEDIA_TYPES": "docker"}, "problem", "attestations need OCI media types"),
         ({"COMPRESSION": "zstd:3", **ON}, "ok", "PREFECT_DOCKER_COMPRESSION=zstd:3 (environment)"),
-        ({"COMPRESSION": "zstd:23", **ON}, "problem", "PREFECT_DOCKER_COMPRESSION='zstd:23' must have a level from 0 to"),
+        ({"COMPRESSION": "zstd:23", **ON}, "problem", "PREFECT_DOCKER_COMPRESSION='zstd:23' must have a level from"),
         ({"COMPRESSION": "zstd", "MEDIA_TYPES": "docker", **ON}, "problem", "with PREFECT_DOCKER_MEDIA_TYPES='docker'"),
         ({"CACHE_TO": "type=s3,token=HIDDEN", **ON}, "problem", "PREFECT_DOCKER_CACHE_TO must not contain"),
         ({"CACHE_TO": "type=registry,ref=HIDDEN/a:c", **ON}, "ok", "PREFECT_DOCKER_CACHE_TO (environment)"),
