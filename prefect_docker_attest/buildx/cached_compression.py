@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prefect_docker_attest.names import logger, variable
+from prefect_docker_attest.options.cache_entries import entry_fields
 
 if TYPE_CHECKING:
-    from prefect_docker_attest.layer_compression import Compression
+    from collections.abc import Iterable, Iterator
+
+    from prefect_docker_attest.options.table import BuildxOptions
 
 _TEXT = (
     "Builds with the compression {} have run here. So builds without one convert cached layers to gzip. This file can "
@@ -28,23 +31,32 @@ def can_differ() -> bool:
     return os.path.exists(_file())  # unlike `Path.exists`, it raises nothing
 
 
-def remember(compression: Compression) -> None:
-    """Remember the compression of a build, if it is not gzip. If that is not possible, log a warning."""
-    file = _file()
-    if compression.method == "gzip" or can_differ():
+def remember(options: BuildxOptions) -> None:
+    """Remember that a build uses another compression than gzip, for its image or for a cache that it writes.
+
+    If that is not possible, log a warning.
+    """
+    methods = [options.compression.method if options.compression else "gzip", *_of_caches(options.cache_to)]
+    method, file = next((method for method in methods if method != "gzip"), ""), _file()
+    if not method or can_differ():
         return
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(_TEXT.format(compression.method), encoding="utf-8")
+        file.write_text(_TEXT.format(method), encoding="utf-8")
     except OSError as error:
         logger.warning(
             "%s cannot be written (%s), so builds after this one do not know that the builder's cache has layers with "
             "the compression %s. To stop using it, set %s=gzip instead of unsetting it.",
             file,
             error.strerror,
-            compression.method,
+            method,
             variable("compression"),
         )
+
+
+def _of_caches(entries: Iterable[str]) -> Iterator[str]:
+    for entry in entries:
+        yield (entry_fields(entry) or {}).get("compression", "gzip")
 
 
 def _file() -> Path:

@@ -116,8 +116,7 @@ def run(build: PreparedBuild, show: Callable[[str], T]) -> Generator[T, None, Bu
     """
     options, target = build.request.options, build.target
     base_images = BaseImages(target, options)
-    if options.compression:
-        cached_compression.remember(options.compression)
+    cached_compression.remember(options)
     try:
         replaced = target.image_id(options.tags[0]) if options.pushed_to else None
         with running_build(build.request, target.docker) as process:

@@ -231,6 +231,19 @@ def test_the_digest_is_the_same_if_no_layer_has_another_compression(
 
 
 @in_containerd
+def test_a_layer_that_a_cache_has_with_zstd(name: str, context: Path, engine: Engine) -> None:
+    assert engine
+    (context / "Dockerfile").write_text(
+        f"FROM {BUSYBOX} AS first\nCOPY old /old\nCOPY new /new\nFROM {BUSYBOX}\nCOPY --from=first /new /new\n"
+    )
+    cache = f"type=registry,ref={name.rpartition(':')[0]}:cache,mode=max,compression=zstd"
+    build_image(context, tag=name, cache_to=cache)
+    build_image(context, tag=name, target="first")
+    pushed(name)
+    assert all(layer.endswith("gzip") for layer in layers(name))
+
+
+@in_containerd
 def test_a_warning_if_nothing_can_be_remembered(
     name: str, context: Path, engine: Engine, own_memory: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
