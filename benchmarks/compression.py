@@ -34,7 +34,7 @@ from engines.machine import daemons
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from engines.private import Engine, PrivateDocker
+    from engines.private import Engine, PrivateDocker, Store
 
 # The number of turns for each size of the layer in MB.
 TURNS = {20: 5, 200: 3, 800: 3}
@@ -69,7 +69,7 @@ WAYS = {BY_HAND: by_hand, GZIP: with_compression("gzip"), ZSTD: with_compression
 
 @dataclass(frozen=True)
 class Turn:
-    """One image: seconds, megabytes of its new layer, and CPU seconds and peak memory (MB) of the engine's daemons."""
+    """One image: seconds, megabytes of its new layer, and CPU seconds and peak memory (MB) of dockerd in its build."""
 
     build: float
     push: float
@@ -96,32 +96,31 @@ def lay(folder: Path, size: int, packages: Path) -> None:
 
 
 class Engines:
-    """The engine that builds, its daemons, and the engines that pull."""
+    """The engine that builds, its process, and the engines that pull."""
 
-    def __init__(self, machine: PrivateDocker, pulling: Mapping[str, Engine]) -> None:
+    def __init__(self, machine: PrivateDocker, pulling: Mapping[Store, Engine]) -> None:
         self.builder = machine.engines["containerd"]
         self.registry = machine.registry.address
         self.pulling = pulling
         processes = map(psutil.Process, daemons(machine.folder))
-        self.processes = [each for each in processes if each.name() in ("dockerd", "containerd")]
+        self.dockerd = next(process for process in processes if process.name() == "dockerd")
 
     def cpu(self) -> float:
-        return sum(sum(process.cpu_times()[:2]) for process in self.processes)
+        return sum(self.dockerd.cpu_times()[:2])
 
-    def forget_peaks(self) -> None:
-        for process in self.processes:
-            Path(f"/proc/{process.pid}/clear_refs").write_text("5", encoding="ascii")
+    def forget_peak(self) -> None:
+        Path(f"/proc/{self.dockerd.pid}/clear_refs").write_text("5", encoding="ascii")
 
     def peak(self) -> float:
-        """Return the peak of the memory of the daemons together, in MB."""
-        statuses = [Path(f"/proc/{process.pid}/status").read_text(encoding="ascii") for process in self.processes]
-        return sum(int(status.partition("VmHWM:")[2].split()[0]) for status in statuses) * 1024 / MB
+        """Return the peak of the memory of dockerd, in MB. BuildKit compresses layers in this process."""
+        status = Path(f"/proc/{self.dockerd.pid}/status").read_text(encoding="ascii")
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / MB
 
     def measure(self, way: str, folder: Path) -> Turn:
         """Build, push and pull an image that nobody has built before."""
         (folder / "packages" / "changed.py").write_text(f"# {uuid4()}\n", encoding="ascii")
         name = f"{self.registry}/compression/{uuid4()}:v1"
-        self.forget_peaks()
+        self.forget_peak()
         before, start = self.cpu(), time.perf_counter()
         WAYS[way](name, folder)
         seconds, cpu, memory = time.perf_counter() - start, self.cpu() - before, self.peak()
@@ -196,7 +195,7 @@ def main() -> None:
                 "# A changed layer of real Python packages\n\n"
                 f"Docker {machine.docker_version}, buildx {machine.buildx_version}, the containerd store builds, "
                 f"{os.cpu_count()} cores. Medians (least - most); the ratio is to the build by hand in the same turn. "
-                "CPU seconds and peak memory are those of dockerd and containerd during the build. "
+                "CPU seconds and peak memory are those of dockerd during the build. "
                 f"The load of the machine at the ends was {' and '.join(f'{load:.1f}' for load in loads)}.\n\n"
                 "| changed layer | turns | build, s | ratio | CPU, s | push, s | layer, MB | pull containerd, s "
                 "| pull graphdriver, s | memory, MB |\n"

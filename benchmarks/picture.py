@@ -77,33 +77,33 @@ def drawing(text: str) -> str:
         'font-family="sans-serif" font-size="12" text-anchor="middle">',
         f"<title>{escape(title)}</title>",
         '<rect width="100%" height="100%" fill="white"/>',
-        _text(middle, 22, title, 'font-size="15"'),
-        *(_text(LEFT - 8, _height(row) + 4, work, 'text-anchor="end"') for row, work in enumerate(WORKS)),
+        words(middle, 22, title, 'font-size="15"'),
+        *(words(LEFT - 8, _height(row) + 4, work, 'text-anchor="end"') for row, work in enumerate(WORKS)),
     ]
     for number, (store, table) in enumerate(read_tables(text).items()):
         lines += _panel(LEFT + number * (PANEL + GAP), store, table)
-    lines.append(_text(middle, HEIGHT - 42, "time, as a multiple of `docker buildx build` typed by hand"))
+    lines.append(words(middle, HEIGHT - 42, "time, as a multiple of `docker buildx build` typed by hand"))
     for number, (label, color) in enumerate(WAYS.values()):
         x = middle - 260 + number * 190
         lines.append(f'<circle cx="{x}" cy="{HEIGHT - 18}" r="4" fill="{color}"/>')
-        lines.append(_text(x + 10, HEIGHT - 14, label, 'text-anchor="start"'))
+        lines.append(words(x + 10, HEIGHT - 14, label, 'text-anchor="start"'))
     return "\n".join([*lines, "</svg>", ""])
 
 
 def _panel(left: int, store: str, table: Table) -> Iterator[str]:
     bottom = TOP + ROW * len(WORKS)
-    yield _text(left + PANEL / 2, TOP - 10, store, 'font-weight="bold"')
+    yield words(left + PANEL / 2, TOP - 10, store, 'font-weight="bold"')
     yield f'<rect x="{left}" y="{TOP}" width="{PANEL}" height="{bottom - TOP}" fill="none" stroke="#999999"/>'
     for tick in TICKS:
         x = left + _distance(tick)
-        yield _line(x, TOP, x, bottom, "black" if tick == 1 else "#dddddd")
-        yield _text(x, bottom + 16, f"{tick:g}")
+        yield line(x, TOP, x, bottom, "black" if tick == 1 else "#dddddd")
+        yield words(x, bottom + 16, f"{tick:g}")
     for row, work in enumerate(WORKS):
         for number, (way, (_, color)) in enumerate(WAYS.items()):
             ratio = table.get(work, {}).get(way)
             if ratio:
                 y = _height(row) + (number - 1) * OFFSET
-                yield _line(left + _distance(ratio.least), y, left + _distance(ratio.greatest), y, color)
+                yield line(left + _distance(ratio.least), y, left + _distance(ratio.greatest), y, color)
                 yield f'<circle cx="{left + _distance(ratio.median):.1f}" cy="{y}" r="4" fill="{color}"/>'
 
 
@@ -115,11 +115,11 @@ def _distance(ratio: float) -> float:
     return PANEL * log10(ratio / LEAST) / log10(GREATEST / LEAST)
 
 
-def _line(x1: float, y1: float, x2: float, y2: float, color: str) -> str:
+def line(x1: float, y1: float, x2: float, y2: float, color: str) -> str:
     return f'<line x1="{x1:.1f}" y1="{y1}" x2="{x2:.1f}" y2="{y2}" stroke="{color}"/>'
 
 
-def _text(x: float, y: float, text: str, attributes: str = "") -> str:
+def words(x: float, y: float, text: str, attributes: str = "") -> str:
     return f'<text x="{x:.1f}" y="{y}" {attributes}>{escape(text, quote=False)}</text>'.replace(" >", ">")
 
 
