@@ -47,7 +47,7 @@ def find_podman(engine: DockerPyEngine | CliContext, builder: object = None) -> 
         found = docker_cli.find_builder(engine.docker, values.builder("builder", builder))
     except OSError:  # there is no docker CLI
         return podman
-    return podman if found is None or found.is_engine or found.is_substitute else ""
+    return "" if found and found.is_outside else podman
 
 
 def build(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from prefect_docker_attest.errors import OptionError
-from prefect_docker_attest.names import variable
+from prefect_docker_attest.names import SELECT_BUILDER, variable
 from prefect_docker_attest.options import table, values
 from prefect_docker_attest.options.default_values import apply_defaults
 from prefect_docker_attest.options.docker_py_options import BUILDX_ONLY, cache_entries
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
     from prefect_docker_attest.build_settings import BuildSettings
     from prefect_docker_attest.platforms import Platform
-
-SELECT_BUILDER = "select a builder outside Podman: `docker buildx create --driver=remote --use tcp://HOST:PORT`"
-"""What gives Podman's users a BuildKit."""
 
 _SERVED_SETTINGS = ("platform", "media_types")
 # The values of buildx-only options that ask for what Buildah does anyway.
@@ -68,7 +65,9 @@ def podman_options(
     """
     options = _wanted(given)
     settings = settings.without(own_defaults(options, given))
-    refuse_settings(settings, podman)
+    for name in settings_for_buildkit(settings):
+        shown = settings.media_types if name == "media_types" else ...
+        raise _refused(variable(name), podman, "Unset it", shown)
     options = apply_defaults(settings, options, "", engine_platform)
     overruled: Sequence[str] = ()
     if settings.disable_attestations:
@@ -82,22 +81,19 @@ def podman_options(
     return PodmanOptions(own, platform, overruled, settings)
 
 
-def refuse_settings(settings: BuildSettings, podman: str) -> None:
-    """Refuse the settings that only BuildKit can fulfil.
+def settings_for_buildkit(settings: BuildSettings) -> list[str]:
+    """Return the names of the settings that only BuildKit can fulfil.
 
     Args:
         settings: the settings, without those for options that the image sets itself
-        podman: version of Podman
 
     Raises:
-        OptionError: such a setting is set
+        OptionError: the value of a setting is wrong
     """
-    for name in settings.defaults:
-        if name not in _SERVED_SETTINGS:
-            raise _refused(variable(name), podman, "Unset it")
-    types = values.media_types(variable("media_types"), settings.media_types) if settings.media_types else None
-    if types == "oci":
-        raise _refused(variable("media_types"), podman, "Unset it", types)
+    names = [name for name in settings.defaults if name not in _SERVED_SETTINGS]
+    if settings.media_types and values.media_types(variable("media_types"), settings.media_types) != "docker":
+        names.append("media_types")
+    return names
 
 
 def backend_refused(podman: str) -> OptionError:

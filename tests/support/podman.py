@@ -6,10 +6,12 @@ import contextlib
 import os
 import re
 import resource
+import shlex
 import shutil
 import subprocess
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +38,11 @@ _PACKAGES = ("podman", "netavark", "runc")
 # A part of the cache folder's name. Increase it when the content below changes.
 _REVISION = 1
 
+# The kernel kills the processes of the namespaces when this process ends.
+_NAMESPACES = (
+    *("setpriv", "--pdeathsig", "KILL", "--"),
+    *("unshare", "--mount", "--propagation=private", "--pid", "--fork", "--kill-child", "--"),
+)
 # The arguments are the root folder, the service's own folder, and the command. The mounts end with the process.
 _START = """
 root=$1 folder=$2
@@ -61,6 +68,8 @@ class Podman:
     """The value of `DOCKER_HOST`, ``unix://...``."""
     staging: Path
     """The folder in which it keeps the build contexts of running builds."""
+    programs: Path
+    """The folder of a program `docker` that is Podman's command."""
 
     def leftovers(self) -> dict[str, int]:
         """Return how many build contexts, folders of running steps and containers of builds there are."""
@@ -104,45 +113,33 @@ def started_podman(suite: str, registry: str) -> Iterator[Podman]:
     )
     (folder / "staging").mkdir()
     address = f"unix://{folder}/podman.sock"
-    podman = ["podman", f"--root={folder}/storage", f"--runroot={folder}/run", "--storage-driver=vfs"]
-    tied = ["setpriv", "--pdeathsig", "KILL", "--"]
-    namespaces = [*tied, "unshare", "--mount", "--propagation=private", "--pid", "--fork", "--kill-child", "--"]
+    variables = {
+        "PATH": "/usr/sbin:/usr/bin",
+        "HOME": "/root",
+        "TMPDIR": f"{folder}/staging",
+        "CONTAINERS_CONF": f"{folder}/containers.conf",
+        "CONTAINERS_REGISTRIES_CONF": f"{folder}/registries.conf",
+    }
+    storage = [f"--root={folder}/storage", f"--runroot={folder}/run", "--storage-driver=vfs"]
+    podman = [*_NAMESPACES, "sh", "-euc", _START, "sh", str(root), str(folder), "podman", *storage]
+    command = folder / "bin" / "docker"
+    command.parent.mkdir()
+    environment = [f"{name}={value}" for name, value in variables.items()]
+    command.write_text(f'#!/bin/sh\nexec {shlex.join(["env", "-i", *environment, *podman])} "$@"\n')
+    command.chmod(0o755)
     with (folder / "log").open("wb") as log:
-        service = subprocess.Popen(
-            [
-                *namespaces,
-                "sh",
-                "-euc",
-                _START,
-                "sh",
-                str(root),
-                str(folder),
-                *podman,
-                "system",
-                "service",
-                "-t0",
-                address,
-            ],
-            env={
-                "PATH": "/usr/sbin:/usr/bin",
-                "HOME": "/root",
-                "TMPDIR": f"{folder}/staging",
-                "CONTAINERS_CONF": f"{folder}/containers.conf",
-                "CONTAINERS_REGISTRIES_CONF": f"{folder}/registries.conf",
-            },
-            stdout=log,
-            stderr=log,
-        )
+        serve = [*podman, "system", "service", "--time=0", address]
+        service = subprocess.Popen(serve, env=variables, stdout=log, stderr=log)
     try:
         machine.wait_for(f"Podman of {suite}", service, lambda: _version(address))
-        yield Podman(_version(address), address, folder / "staging")
+        yield Podman(_version(address), address, folder / "staging", command.parent)
     except EngineUnavailable as error:
         missing(f"{error}: {(folder / 'log').read_text()[-2000:]}")
     finally:
         service.kill()  # the first process of a namespace ends after all others
         service.wait()
         for step in (folder / "staging").glob("buildah*"):  # that ran
-            wait_until(lambda step=step: _is_removed(f"buildah-{step.name}"))
+            wait_until(partial(_is_removed, f"buildah-{step.name}"))
         shutil.rmtree(folder)
 
 
