@@ -393,4 +393,4 @@ def test_inspect_reads_images_of_podman(context: Path, name: str) -> None:
     assert ran.returncode == 0, ran.stdout + ran.stderr
     for inspected in json.loads(ran.stdout)["images"]:
         (image,) = inspected["images"]
-        assert (image["platform"], image["layers"]) == (OTHER, "sound")
+        assert (image["platform"].removesuffix("/v8"), image["state"]) == (OTHER, "sound")
