@@ -198,6 +198,11 @@ def test_the_interpreter_of_a_console_script(tmp_path: Path, lines: str, interpr
 
 
 DOWN = CommandError("Cannot connect")
+PODMAN = {**ENGINE, "Components": [{"Name": "Podman Engine", "Version": "5.4.2"}]}
+FAR = INSPECT.format(name="far", driver="remote", status="running", more="")
+# buildx would start a BuildKit in a container of Podman.
+SUBSTITUTE = INSPECT.format(name="default", driver="docker-container", status="inactive\nEndpoint:  default", more="")
+OFF = PrefectFacts(settings={"disable_attestations": False}, sources={"disable_attestations": "default"})
 CONTAINERD = [["driver-type", "io.containerd.snapshotter.v1"]]
 
 
@@ -224,7 +229,24 @@ CONTAINERD = [["driver-type", "io.containerd.snapshotter.v1"]]
         ),
         ({"engine": DOWN, "cli_engine": DOWN}, "engine", "problem", "Cannot connect"),
         ({"engine": DOWN, "cli_engine": DOWN}, "cross-platform", "skipped", "see engine"),
-        ({"engine": {**ENGINE, "Components": [{"Name": "Podman Engine"}]}}, "engine", "problem", "Podman"),
+        ({"engine": PODMAN}, "engine", "ok", "Podman 5.4.2, linux/amd64, here: its own builder builds images"),
+        ({"engine": PODMAN, "builder": FAR}, "engine", "ok", "Podman 5.4.2, linux/amd64, here"),
+        (
+            {"engine": PODMAN, "cli": "podman version 5.4.2"},
+            "docker CLI",
+            "ok",
+            "Podman's own builder does not need it",
+        ),
+        ({"engine": PODMAN, "cli": DOWN}, "docker CLI", "ok", "does not need it: Cannot connect"),
+        ({"engine": PODMAN, "cli": DOWN, "builder": FAR}, "docker CLI", "problem", "Cannot connect"),
+        ({"engine": PODMAN, "buildx": "buildah 1.39.3"}, "buildx", "ok", "prints no version, but 'buildah 1.39.3'"),
+        ({"engine": PODMAN, "cli_engine": DOWN}, "same engine", "ok", "builds and pushes in Podman"),
+        ({"engine": PODMAN}, "image store", "ok", "Podman's, overlayfs"),
+        ({"engine": PODMAN, "builder": DOWN}, "builder", "ok", "Podman's own, Buildah"),
+        ({"engine": PODMAN, "builder": SUBSTITUTE}, "builder", "ok", "Podman's own, Buildah"),
+        ({"engine": PODMAN, "builder": FAR}, "builder", "ok", "far, driver remote"),
+        ({"engine": PODMAN}, "cross-platform", "ok", "Podman's own builder"),
+        ({"engine": PODMAN, "prefect": OFF, "builder": FAR}, "cross-platform", "ok", "Podman's own builder"),
         ({"cli_engine": "two"}, "same engine", "warning", "Prefect's images are in docker-py's engine"),
         ({"cli_engine": "two", "build_engine": "two"}, "same engine", "problem", "cannot push"),
         ({"cli_engine": DOWN, "build_engine": DOWN}, "same engine", "problem", "Cannot connect"),
