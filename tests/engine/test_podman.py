@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from conftest import Setting
-    from engines.private import PrivateDocker, Registry
+    from engines.private import Engine, PrivateDocker, Registry
     from support.podman import Podman
     from support.remote_builder import RemoteBuilder
     from support.slow_build import SlowBuild
@@ -346,6 +346,21 @@ def test_the_version_is_asked_once_for_each_client(
                 assert [*client.api.build(path=str(context))]
     of_docker_py = [request for request in requests if "/version" in request]
     assert of_docker_py == ["GET /version"] * 2
+
+
+@pytest.mark.usefixtures("switched_on")
+def test_a_docker_engine_is_asked_nothing_more(
+    some_engine: Engine, context: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket_proxy(tmp_path / "proxy.sock", some_engine.host, lambda _method, _path: False) as requests:
+        monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/proxy.sock")
+        with docker_client() as client:
+            before = [*requests]
+            events = client.api.build(path=str(context), decode=True)
+            assert requests == before  # buildx has not started yet
+            assert not any("error" in event for event in events)
+    # The docker CLI and buildx ask with an API version.
+    assert requests.count("GET /version") == 1
 
 
 def _checks() -> dict[str, Any]:

@@ -154,6 +154,8 @@ def _is_removed(name: str) -> bool:
 
 
 def _version(address: str) -> str:
+    if not Path(address.removeprefix("unix://")).exists():  # docker-py would leave its socket open
+        raise OSError(f"{address} does not exist")
     try:
         with contextlib.closing(docker.DockerClient(address, version="1.24")) as client:
             return str(client.version()["Version"])
