@@ -28,10 +28,10 @@ _ID = re.compile(r"(?:sha256:)?([0-9a-f]{64})\s*")
 
 
 def find_podman(engine: DockerPyEngine | CliContext, builder: object = None) -> str:
-    """Return the version of Podman, if Podman's own builder must build an image; ``""`` if it is a task of buildx.
+    """Return the version of Podman, if Podman's own builder must build an image; ``""`` if buildx builds it.
 
-    buildx builds in an engine other than Podman, and if its current builder is outside Podman. It is then asked for
-    that builder, which takes 0.1 s; a Docker Engine costs nothing.
+    buildx builds in all engines but Podman, and for Podman if its builder is outside. On Podman it is asked for its
+    builder, which takes 0.1 s. With docker-py, a Docker Engine is asked nothing.
 
     Args:
         engine: the engine

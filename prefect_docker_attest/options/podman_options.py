@@ -77,7 +77,7 @@ def podman_options(
     own = {name: value for name, value in given.items() if name not in BUILDX_ONLY}
     platform = _complete(options.platforms[0], engine_platform()) if options.platforms else None
     if platform:
-        own["platform"] = "/".join(filter(None, (platform.os, platform.architecture, platform.variant)))
+        own["platform"] = str(platform)
     return PodmanOptions(own, platform, overruled, settings)
 
 

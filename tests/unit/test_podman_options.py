@@ -76,7 +76,9 @@ def test_an_image_overrides_a_setting() -> None:
     ("given", "platform"),
     [
         ({"platform": "amd64"}, "linux/amd64"),
-        ({"platforms": ["linux/aarch64"]}, "linux/arm64"),
+        ({"platforms": ["linux/aarch64"]}, "linux/aarch64"),
+        ({"platform": "linux/arm/v7"}, "linux/arm/v7"),
+        ({"platform": "arm/v7"}, "linux/arm/v7"),
         ({"platform": "linux/arm/v6"}, "linux/arm/v6"),
         ({"platform": "local"}, "linux/amd64"),
         ({"platform": "linux/arm64", "platforms": "linux/arm64"}, "linux/arm64"),
