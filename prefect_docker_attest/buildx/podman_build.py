@@ -87,17 +87,22 @@ def _checked(
     image, failed = "", False
     for event in events:
         failed = failed or "error" in event
-        # With `quiet`, the id is the only line of output.
-        named = (event.get("aux") or {}).get("ID") or (event.get("stream") if quiet else None)
-        if isinstance(named, str) and (found := _ID.fullmatch(named)):
-            image = found[1]
+        image = _image_of(event, quiet=quiet) or image
         yield event
-    if failed or not image:
+    if not image or failed:
         return
     try:
         unchecked = result_checks.check_podman_image(engine.podman_image(image), options.platform)
     except BuildFailed as error:
         yield error_event(BuildFailed(explanations.naming_settings(error.failure, options.settings)))
-    else:
-        if not quiet:
-            yield {"stream": f"Built by Podman {podman}, whose builder adds no attestations{unchecked}\n"}
+        return
+    if not quiet:
+        yield {"stream": f"Built by Podman {podman}, whose builder adds no attestations{unchecked}\n"}
+
+
+def _image_of(event: Event, *, quiet: bool) -> str:
+    """Return the id of the built image, if an event names it; ``""`` if it does not."""
+    # With `quiet`, the id is the only line of output.
+    named = event.get("stream", "") if quiet else (event.get("aux") or {}).get("ID", "")
+    found = _ID.fullmatch(named)
+    return found[1] if found else ""

@@ -157,7 +157,7 @@ PUSHES = {
 @pytest.mark.parametrize("name", PUSHES)
 def test_a_failed_push_of_the_builder_is_explained(name: str) -> None:
     lines, note, tip = PUSHES[name]
-    failure = naming_builder(explained(1, lines), Builder("far", "remote"), CliContext())
+    failure = naming_builder(explained(1, lines), Builder("far", "remote"))
     *ours, last = str(naming_settings(failure, BuildSettings(push_from_builder=True))).splitlines()[1:]
     assert note in " ".join(ours)
     assert last.startswith(tip)

@@ -97,5 +97,11 @@ def test_attestations_are_refused_only_if_the_setting_does_not_overrule_them() -
 
 
 def test_options_of_docker_py_are_not_changed() -> None:
-    given = {"path": ".", "squash": True, "container_limits": {"memory": 1}, "isolation": "chroot", "network_mode": "x"}
+    given: dict[str, Any] = {
+        "path": ".",
+        "squash": True,
+        "container_limits": {"memory": 1},
+        "isolation": "chroot",
+        "network_mode": "x",
+    }
     assert _options(**given).docker_py == given
