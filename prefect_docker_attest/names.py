@@ -7,6 +7,12 @@ import logging
 SETTING = "PREFECT_DOCKER_DISABLE_ATTESTATIONS"
 """The setting that disables attestations: its environment variable, and its name in Prefect's profiles."""
 
+ENGINE_VERSION = "_prefect_docker_attest_engine_version"
+"""The attribute of a docker-py client that contains its engine's response to ``GET /version``."""
+
+SELECT_BUILDER = "select a builder outside Podman: `docker buildx create --driver=remote --use tcp://HOST:PORT`"
+"""What gives Podman's users a BuildKit."""
+
 logger = logging.getLogger("prefect_docker_attest")
 """The package's logger. At level `DEBUG` it shows which builder builds each image, and why."""
 

@@ -14,7 +14,7 @@ _DISTRIBUTIONS = {"prefect-docker-attest": "prefect-docker-attest", "Prefect": "
 _COMMANDS = {
     "docker CLI": ["docker", "--version"],
     "buildx": ["docker", "buildx", "version"],
-    "engine": ["docker", "version", "--format={{.Server.Version}}"],
+    "engine": ["docker", "version", "--format={{.Server.Version}} {{json .Server}}"],
 }
 _COMMAND_TIME, _LATE = 1.2, 0.3
 """Seconds for all commands, which run at the same time, and to stop them. All together takes 2 seconds."""
@@ -53,5 +53,5 @@ def _version(command: list[str]) -> str:
     if answer.returncode == subprocesses.TIMED_OUT:
         return "no answer"
     version = _VERSION.search(answer.stdout) if answer.returncode == 0 else None
-    podman = "Podman " if "podman" in answer.stdout.lower() else ""
-    return podman + version[0] if version else "not found"
+    names = [f"{name} " for name in ("Podman", "Buildah") if name.lower() in answer.stdout.lower()]
+    return "".join(names[:1]) + version[0] if version else "not found"

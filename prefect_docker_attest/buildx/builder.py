@@ -77,5 +77,10 @@ class Builder:
         """
         return not self.is_engine and self.endpoints[:1] == (self.name,)
 
+    @property
+    def is_outside(self) -> bool:
+        """Whether a user has chosen this builder, so that it is neither the engine's own nor a substitute for it."""
+        return not self.is_engine and not self.is_substitute
+
     def __str__(self) -> str:
         return f"builder {self.name}, driver {self.driver}"

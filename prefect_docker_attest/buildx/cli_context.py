@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from prefect_docker_attest.buildx import docker_cli
+from prefect_docker_attest.buildx.docker_py_engine import podman_of_context
 from prefect_docker_attest.buildx.target import is_containerd_store, no_answer
 from prefect_docker_attest.errors import BuildFailed
 from prefect_docker_attest.platforms import Platform
@@ -25,7 +26,11 @@ class CliContext:
 
     docker = docker_cli.DOCKER
     name = "the Docker Engine of the docker CLI's current context"
-    podman = ""
+
+    @cached_property
+    def podman(self) -> str:
+        """The version of Podman, if the engine is Podman; ``""`` if it is not, or does not answer."""
+        return podman_of_context()
 
     @cached_property
     def platform(self) -> Platform | None:

@@ -55,6 +55,8 @@ def run_docker(
 
 def parse_version(output: str) -> tuple[int, ...] | None:
     """Return the version in the output of ``docker buildx version``, such as ``(0, 29, 1)``; `None` without one."""
+    if output.startswith("buildah"):  # `docker` is Podman's command
+        return None
     version = re.search(r"\bv?(\d+)\.(\d+)\.(\d+)", output)
     return tuple(map(int, version.groups())) if version else None
 

@@ -52,7 +52,7 @@ def build(
     loads = "client.images.build returns an image of the engine" if returns_image else ""
     prepared = pipeline.prepare(request, settings, engine, later_name=later_name, loads=loads)
     events = _events(prepared, engine)
-    return events if given.get("decode") else _as_json_lines(events)
+    return events if given.get("decode") else as_json_lines(events)
 
 
 def _events(build: PreparedBuild, engine: DockerPyEngine) -> Generator[Event, None, bool]:
@@ -61,7 +61,7 @@ def _events(build: PreparedBuild, engine: DockerPyEngine) -> Generator[Event, No
         image = yield from pipeline.run(build, lambda line: {"stream": line})
     except BuildFailed as error:
         explanations.log_output_of(error)
-        yield {"errorDetail": {"message": str(error)}, "error": str(error)}
+        yield error_event(error)
         return True
     image_id, closing = _remembered(build, engine, image)
     yield {"aux": {"ID": image_id}}
@@ -86,7 +86,13 @@ def _remembered(build: PreparedBuild, engine: DockerPyEngine, image: BuiltImage)
     return image.id, [f"Successfully tagged {tag}" for tag in options.tags]
 
 
-def _as_json_lines(events: Generator[Event, None, bool]) -> Generator[bytes, None, bool]:
+def error_event(error: BuildFailed) -> Event:
+    """Return docker-py's event for a failed build."""
+    return {"errorDetail": {"message": str(error)}, "error": str(error)}
+
+
+def as_json_lines(events: Generator[Event, None, Any]) -> Generator[bytes, None, bool]:
+    """Return events in the form that docker-py gives without ``decode``."""
     with contextlib.closing(events):
         for event in events:
             yield json.dumps(event).encode() + b"\r\n"

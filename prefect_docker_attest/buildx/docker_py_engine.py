@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from prefect_docker_attest.buildx.explanation_table import SOCKET_TIP
 from prefect_docker_attest.buildx.target import is_containerd_store, no_answer, podman_version
 from prefect_docker_attest.errors import BuildFailed
 from prefect_docker_attest.failures import Failure
+from prefect_docker_attest.names import ENGINE_VERSION
 from prefect_docker_attest.platforms import Platform
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from docker.auth import AuthConfig
     from typing_extensions import Self
 
+_PODMAN_API = "/v4.0.0/libpod"  # the oldest version of Podman's own API that Podman 4 and 5 serve
+_PING_TIME = 5  # seconds
 _ANY_VERSION = "1.24"  # with a version, docker-py sends no request when a client is made
 
 
@@ -71,9 +75,13 @@ class DockerPyEngine:
     def name(self) -> str:
         return f"the Docker Engine at {self.address}"
 
-    @cached_property
+    @property
     def _version(self) -> dict[str, Any]:
-        version: dict[str, Any] = self.api.version()
+        # Prefect's clients have the response already: docker-py asks when it makes a client.
+        known = vars(self.api)
+        if ENGINE_VERSION not in known:
+            known[ENGINE_VERSION] = self.api.version()
+        version: dict[str, Any] = known[ENGINE_VERSION]
         return version
 
     @property
@@ -86,6 +94,7 @@ class DockerPyEngine:
 
     @property
     def podman(self) -> str:
+        """The version of Podman, if the engine is Podman; ``""`` if it is not."""
         return podman_version(self._version)
 
     def image_id(self, name: str) -> str | None:
@@ -116,6 +125,15 @@ class DockerPyEngine:
         except requests.RequestException as error:
             raise BuildFailed(no_answer(self, f"{request} ({type(error).__name__})")) from error
 
+    def podman_image(self, image: str) -> dict[str, Any] | None:
+        """Return Podman's description of its image with this id; `None` if it gives none, or if a proxy refuses it."""
+        try:
+            answer = self.api.get(f"{self.api.base_url}{_PODMAN_API}/images/{image}/json", timeout=self.api.timeout)
+            found = answer.json() if answer.ok else None
+        except (requests.RequestException, ValueError):
+            return None
+        return found if isinstance(found, dict) else None
+
     def lists_attestations(self, image: str) -> bool:
         url = self.api._url("/images/{0}/json", image)  # noqa: SLF001
         with self._answering(f"GET /images/{image}/json"):
@@ -143,6 +161,23 @@ def engine_address(api: Any) -> str:
         if place := getattr(adapter, attribute, None):
             return f"{scheme}://{str(place).removeprefix('ssh://')}"
     return str(api.base_url)
+
+
+def podman_of_context() -> str:
+    """Return the version of Podman, if it is the engine of the docker CLI's current context.
+
+    It takes 1 ms. ``""`` is also the answer about an engine that does not answer or is not asked: one reached by
+    SSH, or that of a context, which docker-py before 7.2 does not know.
+    """
+    try:
+        address = os.environ.get("DOCKER_HOST") or docker.ContextAPI.kwargs_from_context().get("base_url", "")
+        if address.startswith("ssh"):  # a connection takes a second
+            return ""
+        with contextlib.closing(docker.from_env(version=_ANY_VERSION, timeout=_PING_TIME)) as client:
+            headers = client.api.get(f"{client.api.base_url}/_ping", timeout=_PING_TIME).headers
+    except Exception:  # docker-py raises different ones; the build shows a better error
+        return ""
+    return str(headers.get("Libpod-API-Version", ""))
 
 
 def client_credentials(api: Any) -> AuthConfig | None:

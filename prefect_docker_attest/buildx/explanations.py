@@ -164,15 +164,13 @@ def _unquoted(command: str) -> str:
         return command
 
 
-def naming_builder(failure: Failure, builder: Builder | None, target: Target) -> Failure:
+def naming_builder(failure: Failure, builder: Builder | None) -> Failure:
     """Add the builder to a failure, unless it is the engine's own, or is not known."""
     if builder is None or builder.is_engine:
         return failure
     if not builder.is_substitute:
         note = f"The builder {builder.name} (driver {builder.driver}) is outside this Docker Engine."
         return failure.continued(note, tip=f"Check the builder with `docker buildx inspect {builder.name}`.")
-    if _podman(target):
-        return failure
     note = (
         f"buildx gets no BuildKit from the engine's socket, so it starts one in a container (driver {builder.driver})."
     )
@@ -203,23 +201,6 @@ def naming_settings(failure: Failure, settings: BuildSettings) -> Failure:
             origin = _ORIGINS[name].format(variable=variable(name), value=getattr(settings, name))
             failure = failure.continued(origin) if name in _OF_THE_IMAGE else failure.with_note(origin)
     return failure
-
-
-def naming_engine(failure: Failure, target: Target) -> Failure:
-    """Add to a failure that the engine is Podman, with a tip for it. If the engine does not answer, add nothing."""
-    podman = _podman(target)
-    if not podman:
-        return failure
-    note = f"The engine is Podman {podman}. It has no BuildKit, so buildx runs the image moby/buildkit there."
-    tip = "Set DOCKER_HOST to a Docker Engine, or select a builder outside Podman with `docker buildx use`."
-    return replace(failure.with_note(note), tip=f"{failure.tip} {tip}".strip())
-
-
-def _podman(target: Target) -> str:
-    try:
-        return target.podman
-    except Exception:  # docker-py raises different ones; the error of the build is more important
-        return ""
 
 
 def cannot_start(error: OSError) -> Failure:

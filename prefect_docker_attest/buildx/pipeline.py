@@ -27,7 +27,7 @@ from prefect_docker_attest.options.cache_entries import refuse_own_tag
 from prefect_docker_attest.options.encodings import check_dockerignore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Sequence
 
     from prefect_docker_attest.build_settings import BuildSettings
     from prefect_docker_attest.buildx.buildx_run import Outcome
@@ -95,7 +95,7 @@ def prepare(
     options = default_values.apply_defaults(settings, options, later_name, lambda: target.platform)
     refuse_own_tag(settings.origin("cache_to"), options.cache_to, options.tags or (later_name,))
     if settings.disable_attestations:
-        _warn_of_overruled(options)
+        warn_of_overruled(options.requested_attestations)
         options = options.without_attestations()
     if pushes:
         options = replace(options, pushed_to=utils.parse_repository_tag(options.tags[0])[0])
@@ -130,8 +130,7 @@ def run(build: PreparedBuild, show: Callable[[str], T]) -> Generator[T, None, Bu
         result_checks.check_manifest(metadata, options)
         image = _delivered(options, target, metadata)
     except BuildFailed as error:
-        failure = explanations.naming_settings(error.failure, build.settings)
-        raise BuildFailed(explanations.naming_engine(failure, target)) from error
+        raise BuildFailed(explanations.naming_settings(error.failure, build.settings)) from error
     for text in outcome.cache_errors.unwritten:
         logger.warning("The image was built, but its build cache was not written: %s", text)
     for text in outcome.cache_errors.unread:
@@ -166,9 +165,11 @@ def _builder_pushes(options: BuildxOptions, target: Target, loads: str) -> bool:
     return not reason
 
 
-def _warn_of_overruled(options: BuildxOptions) -> None:
-    if overruled := " and ".join(options.requested_attestations):
-        logger.warning("%s overrides %s of this image: it is built without attestations.", SETTING, overruled)
+def warn_of_overruled(attestations: Sequence[str]) -> None:
+    """Log that an image does not get the attestations that it requests, such as ``provenance=mode=max``."""
+    if attestations:
+        names = " and ".join(attestations)
+        logger.warning("%s overrides %s of this image: it is built without attestations.", SETTING, names)
 
 
 def _fitting_store(options: BuildxOptions, settings: BuildSettings, target: Target) -> BuildxOptions:
@@ -222,7 +223,7 @@ def _explained(build: PreparedBuild, outcome: Outcome) -> Failure:
         builder = docker_cli.find_builder(docker, builder.name if builder else options.builder) or builder
     named_id = explanations.named_image_id(evidence, build.target)
     failure = explanations.explain(evidence, options, builder, named_id=named_id)
-    return explanations.naming_builder(failure, builder, build.target)
+    return explanations.naming_builder(failure, builder)
 
 
 def _delivered(options: BuildxOptions, target: Target, metadata: Metadata) -> str:

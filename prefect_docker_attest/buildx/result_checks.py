@@ -10,8 +10,12 @@ from prefect_docker_attest.errors import BuildFailed
 from prefect_docker_attest.failures import Failure
 from prefect_docker_attest.images import manifest
 from prefect_docker_attest.names import SETTING
+from prefect_docker_attest.platforms import Platform
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
     from prefect_docker_attest.buildx.metadata import Metadata
     from prefect_docker_attest.buildx.target import Target
     from prefect_docker_attest.options.table import BuildxOptions
@@ -73,6 +77,40 @@ def check_manifest(metadata: Metadata, options: BuildxOptions) -> None:
             f"Build without attestations: set {SETTING}=true, or use provenance=False and sbom=False.",
             concerns=("media_types",),
         )
+
+
+def check_podman_image(description: Mapping[str, Any] | None, platform: Platform | None) -> str:
+    """Check that an image of Podman's own builder is one manifest, and is for the requested platform.
+
+    Podman's build cache does not compare platforms: a build ``FROM scratch`` can give the image of an earlier build for
+    another platform (seen with 4.3.1 and 5.4.2).
+
+    Args:
+        description: what Podman's own API answers about the image; `None` if it does not answer
+        platform: the requested platform; `None` for any
+
+    Returns:
+        what was not checked, in parentheses after a space; ``""`` if everything was checked
+
+    Raises:
+        BuildFailed: the image is an index, or is for another platform
+    """
+    about = description or {}
+    media_type, found = about.get("ManifestType"), Platform.of_document(about.get("Os"), about.get("Architecture"))
+    if not isinstance(media_type, str) or found is None:
+        return " (not checked: Podman does not describe the image)"
+    if manifest.is_index(media_type):
+        raise _failed(f"Podman made an index ({media_type}) instead of a manifest.", "Build for one platform.")
+    if platform and platform.processor != found:
+        raise _failed(
+            f"Podman made an image for {found}, not for {platform}.",
+            "Its build cache does not compare platforms: use nocache=True. Check also the platform of the base image "
+            "and `FROM --platform=...` in the Dockerfile.",
+            concerns=("platform",),
+        )
+    # Podman does not show the variant of an image.
+    has_variants = platform and (platform.variant or platform.architecture == "arm")
+    return f" (the variant of {platform} was not checked)" if has_variants else ""
 
 
 def check_index_in_engine(target: Target, image: str) -> None:

@@ -32,10 +32,6 @@ class Target(Protocol):
     def uses_containerd_store(self) -> bool | None:
         """Whether the engine uses the containerd image store; `None` if it is not known."""
 
-    @property
-    def podman(self) -> str:
-        """The version of Podman, if the engine is Podman; else ``""``."""
-
     def image_id(self, name: str) -> str | None:
         """Return the id of the engine's image with this name or digest; `None` if it has no such image.
 

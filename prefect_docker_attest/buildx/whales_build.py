@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from prefect_docker_attest.buildx import explanations, pipeline
 from prefect_docker_attest.buildx.cli_context import CliContext
+from prefect_docker_attest.buildx.podman_build import find_podman
 from prefect_docker_attest.errors import BuildFailed
+from prefect_docker_attest.options.podman_options import backend_refused
 from prefect_docker_attest.options.whales_options import whales_request
 
 if TYPE_CHECKING:
@@ -44,8 +46,11 @@ def build(given: Mapping[str, Any], settings: BuildSettings, stream_progress_to:
     """
     request = whales_request(given)
     stream = stream_progress_to if given.get("progress") is not False else None
+    context = CliContext()
+    if podman := find_podman(context, request.options.builder):
+        raise backend_refused(podman)
     try:
-        prepared = pipeline.prepare(request, settings, CliContext())
+        prepared = pipeline.prepare(request, settings, context)
     except OSError as error:
         raise BuildFailed(explanations.cannot_start(error)) from error
     try:

@@ -7,7 +7,9 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from prefect_docker_attest.buildx.builder import Builder
 from prefect_docker_attest.doctor.check import NoAnswerError, SeeOther
+from prefect_docker_attest.doctor.docker_commands import CommandError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -99,6 +101,21 @@ class Answers:
             raise SeeOther(name)
         if finding and finding.status == "unknown":
             raise SeeOther(name, "unknown")
+
+    def podman_builds(self) -> str:
+        """Wait for the engine, and return the version of Podman if it is Podman and its own builder builds images.
+
+        ``""`` means that this is not so, or is not known.
+        """
+        try:
+            podman = self.engine.result().podman
+        except Exception:  # the check `engine` shows it
+            return ""
+        try:
+            builder = Builder.parse(self.builder.result()) if podman else None
+        except (CommandError, NoAnswerError):
+            return podman
+        return "" if builder and builder.is_outside else podman
 
     def settings(self) -> BuildSettings | None:
         """Wait for the settings, and return them; `None` if they are not known, which the check ``setting`` shows."""

@@ -53,7 +53,7 @@ CHECKS: Mapping[str, Callable[[Answers], Finding | None]] = {
 """The checks by name, in the order in which they are shown."""
 
 _OPTIONAL = ("build settings", "misspelled settings")
-"""Checks that have no result if nothing of their kind is there. They are shown when they are done."""
+"""Checks that usually have no result. They are shown when they are done."""
 
 _ONLY_FOR_BUILDX = ("docker CLI", "buildx", "builder")
 """Checks of what only images with buildx-only options need while all settings are off."""

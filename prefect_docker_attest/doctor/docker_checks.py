@@ -10,7 +10,7 @@ from prefect_docker_attest.buildx.builder import Builder
 from prefect_docker_attest.doctor import buildx_folder
 from prefect_docker_attest.doctor.check import Finding, NoAnswerError, SeeOther, first_line
 from prefect_docker_attest.doctor.docker_commands import API_VERSION, CommandError
-from prefect_docker_attest.names import variable
+from prefect_docker_attest.names import SELECT_BUILDER, variable
 
 if TYPE_CHECKING:
     from prefect_docker_attest.doctor.answers import Answers
@@ -26,12 +26,22 @@ _PERMISSION = (
     "Your user must be in the group of the engine's socket: `sudo usermod -aG docker $USER`, and log in again."
 )
 
+_FOR_BUILDKIT = (
+    'Several platforms, buildx-only options, build_backend="buildx" and most other settings need BuildKit. For these, '
+    f"{SELECT_BUILDER}."
+)
+
 MORE_PLATFORMS = "`docker run --privileged --rm tonistiigi/binfmt --install all` adds platforms."
 """What to do if `RUN` steps need an emulator."""
 
 
 def docker_cli(answers: Answers) -> Finding:
-    """Check that the docker CLI is installed and new enough."""
+    """Check that the docker CLI is installed and new enough, or that Podman's own builder builds without it."""
+    found = _docker_cli(answers)
+    return _not_needed(found) if found.status == "problem" and answers.podman_builds() else found
+
+
+def _docker_cli(answers: Answers) -> Finding:
     try:
         version = first_line(answers.cli.result())
     except CommandError as error:
@@ -54,10 +64,19 @@ def _tested(version: str) -> Finding:
     return Finding("warning", found, "Upgrade Docker.")
 
 
+def _not_needed(found: Finding) -> Finding:
+    return Finding("ok", f"Podman's own builder does not need it: {found.found}")
+
+
 def buildx(answers: Answers) -> Finding:
-    """Check that buildx is installed and new enough."""
+    """Check that buildx is installed and new enough, or that Podman's own builder builds without it."""
     answers.require("docker CLI")
-    answers.require("docker-py")  # it is imported with the following names
+    answers.require("docker-py")  # it is imported with the names in `_buildx`
+    found = _buildx(answers)
+    return _not_needed(found) if found.status == "problem" and answers.podman_builds() else found
+
+
+def _buildx(answers: Answers) -> Finding:
     from prefect_docker_attest.buildx.docker_cli import INSTALL_BUILDX, MINIMUM_BUILDX, format_version, parse_version
 
     trouble = answers.folder.result()
@@ -103,8 +122,10 @@ def engine(answers: Answers) -> Finding:
         advice = _PERMISSION if "PermissionError" in str(error) else _other_engine(answers)
         return Finding("problem", f"docker-py gets no answer from {host}: {first_line(error)}", advice)
     if found.podman:
-        advice = "Use Docker Engine, or a separate builder: `docker buildx create --driver docker-container --use`."
-        return Finding("problem", f"Podman {found.podman}, which has no BuildKit", advice)
+        seen = f"Podman {found.podman}, {found.platform}, {found.name}"
+        if not answers.podman_builds():
+            return Finding("ok", seen)
+        return Finding("ok", f"{seen}: its own builder builds images, without attestations", _FOR_BUILDKIT)
     tested = _tested(found.version)
     return Finding(tested.status, f"{tested.found}, {found.platform}, {found.name}", tested.advice)
 
@@ -117,10 +138,14 @@ def _other_engine(answers: Answers) -> str:
     return f"The docker CLI's engine answers. Use it: {_CLI_HOST}, or `pip install 'docker>=7.2'`."
 
 
-def same_engine(answers: Answers) -> Finding:
-    """Check that the docker CLI and docker-py use the same engine."""
+def same_engine(answers: Answers) -> Finding | None:
+    """Check that the docker CLI and docker-py use the same engine; `None` if this cannot be seen."""
     answers.require("docker CLI")
     answers.require("engine")
+    if answers.podman_builds():
+        return Finding("ok", "docker-py builds and pushes in Podman, without the docker CLI")
+    if answers.engine.result().podman:  # it gives each request another ID
+        return None
     own = answers.engine.result().identifier
     advice = f"{_CLI_HOST}, or `docker context use default`. docker-py uses contexts since 7.2."
     try:
@@ -149,6 +174,8 @@ def image_store(answers: Answers) -> Finding:
     """Show the engine's image store."""
     answers.require("engine")
     found = answers.engine.result()
+    if found.podman:
+        return Finding("ok", f"Podman's, {found.driver}")
     return Finding("ok", f"{'containerd' if found.uses_containerd_store else 'graphdriver'}, {found.driver}")
 
 
@@ -156,6 +183,8 @@ def builder(answers: Answers) -> Finding:
     """Check that the builder that buildx uses is running."""
     answers.require("buildx")
     answers.require("engine")
+    if answers.podman_builds():
+        return Finding("ok", "Podman's own, Buildah")
     from prefect_docker_attest.buildx.docker_cli import INSTALL_BUILDX
 
     try:
@@ -203,9 +232,11 @@ def builder_of(answers: Answers) -> Builder:
     return found
 
 
-def emulation(answers: Answers) -> Finding:
-    """Show the platforms that ``RUN`` steps work for."""
+def emulation(answers: Answers) -> Finding | None:
+    """Show the platforms that ``RUN`` steps work for; `None` for Podman's own builder, which does not list them."""
     answers.require("builder")
+    if answers.podman_builds():
+        return None
     known, machine = builder_of(answers).platforms, answers.engine.result().platform
     foreign = [str(platform) for platform in known if not native(platform, machine)]
     if foreign:
@@ -228,6 +259,8 @@ def cross_platform(answers: Answers) -> Finding:
     if buildx_builds_all is None:
         answers.require("setting")
         raise SeeOther("setting", "unknown")
+    if answers.podman_builds() or (answers.engine.result().podman and not buildx_builds_all):
+        return Finding("ok", "Podman's own builder builds images with the layers of their own platform")
     if buildx_builds_all:
         answers.require("builder")
         return Finding("ok", "buildx builds images with the layers of their own platform")

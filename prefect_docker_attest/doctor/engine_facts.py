@@ -29,7 +29,7 @@ class EngineFacts:
         platform: platform of its machine
         driver: storage driver
         uses_containerd_store: whether its image store is containerd
-        podman: version of Podman, which has no BuildKit; ``""`` for another engine
+        podman: version of Podman; ``""`` for another engine
     """
 
     identifier: str

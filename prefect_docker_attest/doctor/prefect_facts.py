@@ -18,6 +18,7 @@ from prefect_docker_attest import startup, subprocesses
 from prefect_docker_attest.build_settings import BuildSettings
 from prefect_docker_attest.doctor.activation import FIND_WAY
 from prefect_docker_attest.doctor.check import NoAnswerError, first_line
+from prefect_docker_attest.names import variable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -55,6 +56,7 @@ class PrefectFacts:
         settings: values of the settings: the fields of `BuildSettings`
         sources: sources of ``disable_attestations`` and of the defaults that are set, by setting
         build_error: error message of a build with these values; ``""`` if they are valid
+        for_buildkit: variables of the settings that only BuildKit can fulfil, if all values are valid
         profiles: the profiles that are not active and turn `SETTING` on
         overridden: the sources that turn `SETTING` on, including the one that has an effect
         misspelled: right names, by names that are almost right with their sources
@@ -70,6 +72,7 @@ class PrefectFacts:
     settings: dict[str, Any] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
     build_error: str = ""
+    for_buildkit: list[str] = field(default_factory=list)
     profiles: list[str] = field(default_factory=list)
     overridden: list[str] = field(default_factory=list)
     misspelled: dict[str, str] = field(default_factory=dict)
@@ -169,6 +172,7 @@ def _add_settings(facts: PrefectFacts) -> None:
     facts.sources = {name: values.find_source(name) for name in ("disable_attestations", *values.defaults)}
     with contextlib.suppress(ImportError):  # the check `docker-py` shows that it cannot be imported
         facts.build_error = _build_error(values)
+        facts.for_buildkit = [] if facts.build_error else _for_buildkit(values)
 
 
 def _refused_values() -> list[str]:
@@ -201,6 +205,12 @@ def _build_error(values: BuildSettings) -> str:
     except OptionError as refused:
         return str(refused)
     return ""
+
+
+def _for_buildkit(values: BuildSettings) -> list[str]:
+    from prefect_docker_attest.options.podman_options import settings_for_buildkit
+
+    return list(map(variable, settings_for_buildkit(values)))
 
 
 def _add_other_sources(facts: PrefectFacts) -> None:

@@ -12,7 +12,7 @@ from prefect_docker_attest.doctor.prefect_facts import PrefectFacts
 from prefect_docker_attest.doctor.python_checks import of_prefect
 from prefect_docker_attest.doctor.setting_files import UnreadableError
 from prefect_docker_attest.layer_compression import GZIP, Compression
-from prefect_docker_attest.names import SETTING, variable
+from prefect_docker_attest.names import SELECT_BUILDER, SETTING, variable
 from prefect_docker_attest.platforms import Platform
 
 if TYPE_CHECKING:
@@ -95,12 +95,22 @@ def build_settings(answers: Answers) -> Finding | None:
         answers.require("builder")
     except SeeOther as other:
         return Finding(other.status, f"{_shown(current)}; whether Docker supports them: {other}")
+    if podman := answers.podman_builds():
+        return _on_podman(current, podman)
     builder, engine = builder_of(answers), answers.engine.result()
     setup = _Setup(current.values, engine, builder.is_engine, builder.platforms)
     for rule in _RULES:
         if finding := rule(setup):
             return Finding(finding.status, f"{_shown(current)}: {finding.found}", finding.advice)
     return Finding("ok", _shown(current))
+
+
+def _on_podman(current: PrefectFacts, podman: str) -> Finding:
+    if not current.for_buildkit:
+        return Finding("ok", _shown(current))
+    names = ", ".join(current.for_buildkit)
+    advice = f"Unset {names}, or {SELECT_BUILDER}."
+    return Finding("problem", f"{_shown(current)}: Podman {podman} does not support {names}", advice)
 
 
 def _shown(current: PrefectFacts) -> str:

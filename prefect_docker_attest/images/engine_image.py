@@ -17,9 +17,8 @@ from prefect_docker_attest.images.layers import LayerReading, read_layer
 from prefect_docker_attest.images.stream import PieceReader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-
-    from docker import APIClient
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from prefect_docker_attest.images.layers import Meter
     from prefect_docker_attest.images.result import Inspection
@@ -29,6 +28,9 @@ _TIMEOUT = 8  # seconds
 # Seconds. With the graphdriver store, the engine writes the whole export to its disk before it sends the first byte.
 _EXPORT_TIMEOUT = 600
 _MOST_DOCUMENTS = 32 << 20  # total size of the documents of one image, in bytes
+# Podman's answer to Docker's request is not an OCI image layout.
+_EXPORT: tuple[str, Mapping[str, str]] = ("images/{}/get", {})
+_PODMAN_EXPORT = ("v4.0.0/libpod/images/{}/get", {"format": "oci-archive"})
 _BLOBS = "blobs/sha256/"
 
 
@@ -46,14 +48,17 @@ def inspect_in_engine(reference: str, meter: Meter, *, verify_layers: bool) -> I
     name = "Docker Engine"
     try:
         with engine_api.client(_TIMEOUT) as api:
-            name = f"engine {engine_api.get(api, 'info', _TIMEOUT).get('Name')}"
+            info = engine_api.get(api, "info", _TIMEOUT)
+            name = f"engine {info.get('Name')}"
             # Engines with the containerd image store list manifests since API 1.48 (Docker 28).
             path = f"images/{quote(reference, safe='/:')}/json"
             answer = engine_api.get(api, path, _TIMEOUT, {"manifests": "1"})
             if answer.get("Manifests") and not verify_layers:
                 return engine_listing.listed_inspection(answer, reference, name)
             api.timeout = _EXPORT_TIMEOUT
-            image = EngineImage(api, str(answer.get("Id")), name, meter, verify_layers=verify_layers)
+            path, parameters = _PODMAN_EXPORT if "BuildahVersion" in info else _EXPORT
+            pieces = engine_api.stream(api, path.format(quote(str(answer.get("Id")))), parameters)
+            image = EngineImage(pieces, name, meter, verify_layers=verify_layers)
     except requests.HTTPError as error:
         if error.response is not None and error.response.status_code == requests.codes.not_found:
             raise ImageError(f"{name} has no image {reference!r}.", "`docker images` lists its images.") from error
@@ -78,8 +83,7 @@ class EngineImage:
     graphdriver store has no manifests, so the engine creates one for the export.
 
     Args:
-        api: client of the engine
-        image: id of the image
+        export: the export, in pieces
         name: name of the engine in messages
         meter: shows how much has been read
         verify_layers: whether `read_layers` will be called
@@ -89,17 +93,19 @@ class EngineImage:
         ImageError: the export is incomplete, or is not an OCI image layout
     """
 
-    def __init__(self, api: APIClient, image: str, name: str, meter: Meter, *, verify_layers: bool) -> None:
+    def __init__(
+        self, export: AbstractContextManager[Iterable[bytes]], name: str, meter: Meter, *, verify_layers: bool
+    ) -> None:
         self.name = name
         self._documents: dict[str, bytes] = {}
         self._documents_size = 0
         self._budget = Budget(programs.MEMORY)
         self._readings: dict[str, LayerReading] = {}
-        with engine_api.stream(api, f"images/{quote(image)}/get") as pieces, meter(name, None) as advance:
-            export = PieceReader(_advancing(pieces, advance))
+        with export as pieces, meter(name, None) as advance:
+            tar = PieceReader(_advancing(pieces, advance))
             try:
-                for member in tar_stream.members(export):
-                    self._take(export, member, verify_layers=verify_layers)
+                for member in tar_stream.members(tar):
+                    self._take(tar, member, verify_layers=verify_layers)
             except tar_stream.InvalidTarError:
                 raise ImageError(f"The export of the image from {name} is incomplete or is not a tar file.") from None
         if "index.json" not in self._documents:

@@ -60,15 +60,17 @@ _ROWS = {row.docker_py or row.name: row for row in table.ROWS}
 
 def wants_buildx(docker_py_options: Mapping[str, Any]) -> bool:
     """Whether these options need buildx, because docker-py's own build does not support them."""
-    sources = docker_py_options.get("cache_from")
     return (
         any(docker_py_options.get(name) is not None for name in BUILDX_ONLY)
-        or any(
-            isinstance(source, Mapping) or "=" in str(source)
-            for source in (sources if isinstance(sources, (list, tuple)) else [sources])
-        )
+        or bool(cache_entries(docker_py_options.get("cache_from")))
         or "," in str(docker_py_options.get("platform") or "")
     )
+
+
+def cache_entries(cache_from: object) -> list[Any]:
+    """Return the entries of the option ``cache_from`` that only BuildKit understands, such as ``type=registry,...``."""
+    sources = cache_from if isinstance(cache_from, (list, tuple)) else [cache_from]
+    return [source for source in sources if isinstance(source, Mapping) or "=" in str(source)]
 
 
 def docker_py_request(docker_py_options: Mapping[str, Any]) -> BuildRequest:

@@ -11,7 +11,7 @@ from prefect_docker_attest.patches import late_settings, settings_reader
 from prefect_docker_attest.refusal import build_error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from prefect_docker_attest.build_settings import BuildSettings
 
@@ -23,19 +23,28 @@ class Decision(NamedTuple):
         use_buildx: whether this package builds the image with ``docker buildx build``
         settings: the settings of this build
         by_defaults: whether settings other than `SETTING` are the only reason for using buildx
+        podman: version of Podman, whose own builder builds the image in the place of buildx; ``""`` if it does not
     """
 
     use_buildx: bool
     settings: BuildSettings
     by_defaults: bool
+    podman: str = ""
 
 
-def decide(prefect_builder: str, *, wants_buildx: bool = False) -> Decision:
+def decide(
+    prefect_builder: str,
+    *,
+    wants_buildx: bool = False,
+    find_podman: Callable[[BuildSettings], str] = lambda _settings: "",
+) -> Decision:
     """Decide which builder builds an image, from the current settings. The decision is logged at debug level.
 
     Args:
         prefect_builder: name of the builder that Prefect uses without this package, for the log
         wants_buildx: whether the image has buildx-only options
+        find_podman: returns the version of Podman, if its own builder must do what buildx does elsewhere; otherwise
+            ``""``. It is called only if the settings or the image need more than Prefect's builder
 
     Raises:
         BuildError: Prefect's error, if the value of a setting is not a boolean
@@ -55,7 +64,9 @@ def decide(prefect_builder: str, *, wants_buildx: bool = False) -> Decision:
         late_settings.warn_of_late_settings()
     required = settings.disable_attestations or wants_buildx
     by_defaults = bool(settings.defaults) and not required
-    decision = Decision(bool(required or by_defaults), settings, by_defaults)
+    takes_over = bool(required or by_defaults)
+    podman = find_podman(settings) if takes_over else ""
+    decision = Decision(takes_over and not podman, settings, by_defaults, podman)
     if logger.isEnabledFor(logging.DEBUG):
         _log(decision, prefect_builder, wants_buildx=wants_buildx)
     return decision
@@ -64,6 +75,8 @@ def decide(prefect_builder: str, *, wants_buildx: bool = False) -> Decision:
 def _log(decision: Decision, prefect_builder: str, *, wants_buildx: bool) -> None:
     settings = decision.settings
     builder = "docker buildx" if decision.use_buildx else prefect_builder
+    if decision.podman:
+        builder = f"the own builder of Podman {decision.podman}"
     reasons = f", and {', '.join(map(variable, settings.defaults))} is set" if settings.defaults else ""
     reasons += ", and this image has buildx-only options" if wants_buildx else ""
     value = str(bool(settings.disable_attestations)).lower()

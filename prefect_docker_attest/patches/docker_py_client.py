@@ -1,5 +1,7 @@
 """Patches docker-py's ``APIClient``: each build of Prefect uses docker-py or docker buildx.
 
+If the engine is Podman, its own builder takes the place of buildx: it adds no attestations, and is used by docker-py.
+
 Since 3.1, all of Prefect's ways to build with docker-py open a client in ``docker_client()`` and call
 ``client.api.build(...)``: `build_image`, `DockerImage`, `ImageBuilder`, ``flow.deploy`` and prefect-docker's step. A
 method of a class is looked up at the call. So it does not matter when a module imported docker-py, and fakes and other
@@ -12,6 +14,7 @@ import contextlib
 import inspect
 from typing import TYPE_CHECKING, Any
 
+from prefect_docker_attest.names import ENGINE_VERSION
 from prefect_docker_attest.patches import attestation_warning, corruption_warning, decision, docker_py_images
 from prefect_docker_attest.patches.caller import image_of_step, is_build, prefect_function, returns_image
 from prefect_docker_attest.patches.replacing import is_ours, replace
@@ -20,6 +23,8 @@ from prefect_docker_attest.refusal import build_error, refusal
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
     from types import ModuleType
+
+    from prefect_docker_attest.build_settings import BuildSettings
 
     # For each build that has not ended: its events, and the generator that the caller reads. The dict keeps both alive.
     _Builds = dict[Generator[Any, None, bool], Generator[Any, None, None]]
@@ -53,6 +58,9 @@ def install(module: ModuleType) -> None:
     replace(client, "close", lambda original: _wrap_close(client, original))
     # The method is replaced in the class that defines it, `BuildApiMixin`, so that tests can still mock it there.
     replace(owner, "build", _wrap_build)
+    asking = next((part for part in client.__mro__ if "version" in vars(part)), None)
+    if asking is not None:
+        replace(asking, "version", _wrap_version)
     docker_py_images.install(client, _is_prefects)
 
 
@@ -72,6 +80,16 @@ def _wrap_init(original: Callable[..., None]) -> Callable[..., None]:
         original(self, *args, **kwargs)
 
     return __init__
+
+
+def _wrap_version(original: Callable[..., Any]) -> Callable[..., Any]:
+    def version(self: Any, *args: Any, **kwargs: Any) -> Any:
+        answer = original(self, *args, **kwargs)
+        if _is_prefects(self):  # docker-py asks when it makes a client, and keeps only the API's version
+            vars(self)[ENGINE_VERSION] = answer
+        return answer
+
+    return version
 
 
 def _wrap_close(client: Any, original: Callable[..., None]) -> Callable[..., None]:
@@ -100,7 +118,14 @@ def _wrap_build(original: Callable[..., Any]) -> Callable[..., Any]:
             docker_py_images.forget(self, args, kwargs)
             return original(self, *args, **kwargs)
         buildx_only, wants_buildx = _buildx_options(kwargs)
-        decided = decision.decide("docker-py", wants_buildx=wants_buildx)
+        decided = decision.decide(
+            "docker-py",
+            wants_buildx=wants_buildx,
+            find_podman=lambda settings: _find_podman(self, kwargs.get("builder"), settings),
+        )
+        if decided.podman:
+            docker_py_images.forget(self, args, kwargs)
+            return _build_with_podman(self, original, _by_name(original, args, kwargs, buildx_only), decided)
         if not decided.use_buildx:
             docker_py_images.forget(self, args, kwargs)
             platform = kwargs.get("platform", args[_PLATFORM] if len(args) > _PLATFORM else None)
@@ -157,6 +182,33 @@ def _build_with_buildx(
     builds = {} if builds is None else builds
     output = builds[events] = _read(events, builds)
     return output
+
+
+def _find_podman(api: Any, builder: object, settings: BuildSettings) -> str:
+    """Return the version of Podman, if its own builder must build the image; otherwise ``""``.
+
+    Args:
+        api: docker-py's low-level client
+        builder: the option ``builder`` of the image
+        settings: the settings of the build
+    """
+    try:
+        from prefect_docker_attest.buildx import podman_build
+        from prefect_docker_attest.buildx.docker_py_engine import DockerPyEngine
+    except ImportError as error:  # the package was uninstalled while this process runs
+        raise refusal(error, settings.variables()) from error
+    with decision.prefect_errors():
+        return podman_build.find_podman(DockerPyEngine(api), builder)
+
+
+def _build_with_podman(
+    api: Any, original: Callable[..., Any], options: Mapping[str, Any], decided: decision.Decision
+) -> Generator[Any, None, None]:
+    from prefect_docker_attest.buildx import podman_build
+    from prefect_docker_attest.buildx.docker_py_engine import DockerPyEngine
+
+    with decision.prefect_errors():
+        return podman_build.build(original, DockerPyEngine(api), options, decided.settings, decided.podman)
 
 
 def _read(events: Generator[Any, None, bool], builds: _Builds) -> Generator[Any, None, None]:

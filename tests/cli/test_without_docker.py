@@ -198,6 +198,11 @@ def test_the_interpreter_of_a_console_script(tmp_path: Path, lines: str, interpr
 
 
 DOWN = CommandError("Cannot connect")
+PODMAN = {**ENGINE, "Components": [{"Name": "Podman Engine", "Version": "5.4.2"}]}
+FAR = INSPECT.format(name="far", driver="remote", status="running", more="")
+# buildx would start a BuildKit in a container of Podman.
+SUBSTITUTE = INSPECT.format(name="default", driver="docker-container", status="inactive\nEndpoint:  default", more="")
+OFF = PrefectFacts(settings={"disable_attestations": False}, sources={"disable_attestations": "default"})
 CONTAINERD = [["driver-type", "io.containerd.snapshotter.v1"]]
 
 
@@ -224,7 +229,22 @@ CONTAINERD = [["driver-type", "io.containerd.snapshotter.v1"]]
         ),
         ({"engine": DOWN, "cli_engine": DOWN}, "engine", "problem", "Cannot connect"),
         ({"engine": DOWN, "cli_engine": DOWN}, "cross-platform", "skipped", "see engine"),
-        ({"engine": {**ENGINE, "Components": [{"Name": "Podman Engine"}]}}, "engine", "problem", "Podman"),
+        ({"engine": PODMAN, "builder": FAR}, "engine", "ok", "Podman 5.4.2, linux/amd64, here"),
+        (
+            {"engine": PODMAN, "cli": "podman version 5.4.2"},
+            "docker CLI",
+            "ok",
+            "Podman's own builder does not need it",
+        ),
+        ({"engine": PODMAN, "cli": DOWN}, "docker CLI", "ok", "does not need it: Cannot connect"),
+        ({"engine": PODMAN, "cli": DOWN, "builder": FAR}, "docker CLI", "problem", "Cannot connect"),
+        ({"engine": PODMAN, "buildx": "buildah 1.39.3"}, "buildx", "ok", "prints no version, but 'buildah 1.39.3'"),
+        ({"engine": PODMAN, "cli_engine": DOWN}, "same engine", "ok", "builds and pushes in Podman"),
+        ({"engine": PODMAN}, "image store", "ok", "Podman's, overlayfs"),
+        ({"engine": PODMAN, "builder": DOWN}, "builder", "ok", "Podman's own, Buildah"),
+        ({"engine": PODMAN, "builder": SUBSTITUTE}, "builder", "ok", "Podman's own, Buildah"),
+        ({"engine": PODMAN}, "cross-platform", "ok", "Podman's own builder"),
+        ({"engine": PODMAN, "prefect": OFF, "builder": FAR}, "cross-platform", "ok", "Podman's own builder"),
         ({"cli_engine": "two"}, "same engine", "warning", "Prefect's images are in docker-py's engine"),
         ({"cli_engine": "two", "build_engine": "two"}, "same engine", "problem", "cannot push"),
         ({"cli_engine": DOWN, "build_engine": DOWN}, "same engine", "problem", "Cannot connect"),
@@ -248,6 +268,25 @@ def test_findings_about_docker(changes: dict[str, Any], name: str, status: str, 
 
     assert (found.status, seen in found.found) == (status, True), found
     assert bool(found.advice) is (status in ("problem", "warning"))
+
+
+def test_podman_is_ok_with_a_line_about_buildkit() -> None:
+    engine = findings(engine=PODMAN)["engine"]
+    assert engine.status == "ok"
+    assert engine.found.startswith("Podman 5.4.2, linux/amd64, here: its own builder builds images")
+    assert "need BuildKit. For these, select a builder outside Podman: `docker buildx create" in engine.advice
+    assert "emulation" not in findings(engine=PODMAN)
+    assert findings(engine=PODMAN, builder=FAR)["builder"].found.startswith("far, driver remote")
+    assert "same engine" not in findings(engine=PODMAN, builder=FAR)
+
+
+@pytest.mark.parametrize("for_buildkit", [[], ["PREFECT_DOCKER_CACHE_TO"]])
+def test_settings_that_need_buildkit_are_a_problem_on_podman(for_buildkit: list[str]) -> None:
+    settings = {"platform": "linux/arm64", "cache_to": "type=inline"}
+    prefect = PrefectFacts(settings=settings, sources=dict.fromkeys(settings, ".env"), for_buildkit=for_buildkit)
+    found = findings(engine=PODMAN, prefect=prefect)["build settings"]
+    assert found.status == ("problem" if for_buildkit else "ok")
+    assert ("Podman 5.4.2 does not support PREFECT_DOCKER_CACHE_TO" in found.found) is bool(for_buildkit)
 
 
 def test_what_waits_for_prefect_is_unknown() -> None:

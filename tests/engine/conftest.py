@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from engines.contents import cache_records, remove_cache_since
+from support.podman import podman, podman_service  # noqa: F401 fixtures
 from support.slow_build import SlowBuild
 
 if TYPE_CHECKING:

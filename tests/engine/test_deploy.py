@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from conftest import Setting
-    from engines.private import Engine, Registry
+    from engines.private import Engine, PrivateDocker, Registry
+    from support.podman import Podman
 
 POOL = "docker-pool"
 
@@ -126,6 +127,19 @@ def test_flow_deploy_with_a_builder_that_pushes(registry: Registry, hello: Any, 
     with pytest.raises(HTTPError, match="404"):
         Published(f"{name}:not-pushed").manifest()
     assert engine.run("docker", "image", "inspect", f"{name}:v1", check=False).returncode
+
+
+@pytest.mark.usefixtures("server", "switched_on")
+def test_flow_deploy_on_podman(podman: Podman, private_docker: PrivateDocker, hello: Any, context: Path) -> None:
+    (context / "Dockerfile").write_text(f"FROM {BUSYBOX}\nCOPY . /opt/prefect/\n")
+    name = f"{private_docker.registry.address}/deployed-on-podman-{podman.version}"
+    image = DockerImage(name, tag="v1", dockerfile="Dockerfile", platform="linux/arm64")
+    deployment = hello.deploy(name="on-podman", work_pool_name=POOL, image=image, print_next_steps=False)
+    assert _deployed_image(deployment) == f"{name}:v1"
+    published = Published(f"{name}:v1")
+    assert published.is_one_manifest
+    assert published.config()["architecture"] == "arm64"
+    assert all(published.layers_match())
 
 
 @pytest.mark.private("puts the base image of Prefect into the engine's Docker Hub")

@@ -66,7 +66,11 @@ class SlowBuild:
 
     def works(self) -> bool:
         """Whether the engine runs the command of the step. Its processes are visible on this machine."""
-        return bool(_with_argument(self.seconds))
+        return bool(self.steps())
+
+    def steps(self) -> list[psutil.Process]:
+        """Return the processes of the step's command."""
+        return _with_argument(self.seconds)
 
     @property
     def variables(self) -> dict[str, str]:

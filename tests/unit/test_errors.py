@@ -13,7 +13,6 @@ from prefect.utilities import dockerutils
 from prefect_docker_attest.build_settings import BuildSettings
 from prefect_docker_attest.buildx import docker_cli, explanation_table, explanations
 from prefect_docker_attest.buildx.builder import Builder
-from prefect_docker_attest.buildx.cli_context import CliContext
 from prefect_docker_attest.buildx.docker_cli import too_old
 from prefect_docker_attest.buildx.evidence import Evidence
 from prefect_docker_attest.buildx.explanations import explain, naming_builder, naming_settings
@@ -113,7 +112,7 @@ def test_an_exec_format_error_has_a_tip_about_emulation() -> None:
 
 def test_at_most_three_lines_follow_buildkits_error() -> None:
     lines = _failed_run("uname -m", printed="exec /bin/sh: exec format error", code=255)
-    failure = naming_builder(explained(1, lines), Builder("far", "remote"), CliContext())
+    failure = naming_builder(explained(1, lines), Builder("far", "remote"))
     failure = naming_settings(failure, BuildSettings(platform="linux/arm64"))
     assert str(BuildFailed(failure)).splitlines()[1:] == [
         "Failed step: [2/2] RUN uname -m. The command '/bin/sh -c uname -m' returned a non-zero code: 255",
@@ -158,7 +157,7 @@ PUSHES = {
 @pytest.mark.parametrize("name", PUSHES)
 def test_a_failed_push_of_the_builder_is_explained(name: str) -> None:
     lines, note, tip = PUSHES[name]
-    failure = naming_builder(explained(1, lines), Builder("far", "remote"), CliContext())
+    failure = naming_builder(explained(1, lines), Builder("far", "remote"))
     *ours, last = str(naming_settings(failure, BuildSettings(push_from_builder=True))).splitlines()[1:]
     assert note in " ".join(ours)
     assert last.startswith(tip)
