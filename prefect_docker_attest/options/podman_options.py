@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from prefect_docker_attest.errors import OptionError
-from prefect_docker_attest.layer_compression import GZIP
+from prefect_docker_attest.layer_compression import GZIP, Compression
 from prefect_docker_attest.names import SELECT_BUILDER, variable
 from prefect_docker_attest.options import table, values
 from prefect_docker_attest.options.default_values import apply_defaults
@@ -120,12 +120,14 @@ def _refuse_options(options: BuildxOptions, given: Mapping[str, Any], podman: st
         name = "platforms" if given.get("platforms") else "platform"
         raise _refused(name, podman, "Build for one platform", ",".join(map(str, options.platforms)))
     unset = BuildxOptions(context="")
-    for row in table.ROWS:
+    # An option can imply another one: zstd implies OCI media types. The error names the one that the image has.
+    for row in sorted(table.ROWS, key=lambda row: row.name not in given):
         value, is_fulfilled = getattr(options, row.name), _FULFILLED.get(row.name)
         if value == getattr(unset, row.name) or (is_fulfilled and is_fulfilled(options)):
             continue
         # Collections can contain credentials.
-        raise _refused(row.name, podman, "Omit it", value if isinstance(value, str) else ...)
+        shown = str(value) if isinstance(value, (str, Compression)) else ...
+        raise _refused(row.name, podman, "Omit it", shown)
 
 
 def _refused(option: str, podman: str, remedy: str, value: object = ...) -> OptionError:
