@@ -143,13 +143,14 @@ def private_apt(folder: Path, sources: Sequence[str], settings: Mapping[str, str
 
 
 @contextlib.contextmanager
-def downloaded(architecture: str, names: Sequence[str], folder: Path) -> Iterator[list[Path]]:
-    """Download packages of the machine's release with all their dependencies, installed ones included.
+def downloaded(architecture: str, names: Sequence[str], folder: Path, suite: str = "") -> Iterator[list[Path]]:
+    """Download packages with all their dependencies, installed ones included.
 
     Args:
         architecture: Debian's name of an architecture, such as `arm64`.
         names: names of packages.
         folder: an existing folder. The packages are in a folder below it, which is removed at the end.
+        suite: a suite of Debian's archive; `""` for the machine's release.
 
     Raises:
         EngineUnavailable: the machine has no mirror of Debian.
@@ -163,7 +164,7 @@ def downloaded(architecture: str, names: Sequence[str], folder: Path) -> Iterato
         # With an empty status file, apt also downloads packages that are installed on the machine.
         "Dir::State::status": "/dev/null",
     }
-    apt_get = private_apt(apt, [mirror.source(mirror.suite, architecture)], settings)
+    apt_get = private_apt(apt, [mirror.source(suite or mirror.suite, architecture)], settings)
     run([*apt_get, "install", "--download-only", "--yes", "--no-install-recommends", *names])
     yield sorted((apt / "archives").glob("*.deb"))
     shutil.rmtree(apt)
