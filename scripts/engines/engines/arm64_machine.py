@@ -33,20 +33,21 @@ SUITE = "trixie"
 """The release of Debian in the machine."""
 PYTHON = "python3.13"
 """Its Python."""
-HOST = "10.0.2.2"
-"""The address of this machine's 127.0.0.1 in the emulated machine."""
+PACKAGES = f"lib/{PYTHON}/dist-packages"
+"""The path of the Python packages in the files of `run`."""
 PROGRAM = "bin/start"
 """The path of the program in the files of `run`."""
 
 _PACKAGES = (
     *("base-files", "base-passwd", "bash", "coreutils", "dash", "findutils", "grep", "sed", "tar", "gzip", "util-linux"),
     *("linux-image-cloud-arm64", "kmod", "mount", "systemd-sysv", "udev", "dbus", "iproute2", "iptables", "procps"),
-    *("docker.io", "docker-cli", "docker-buildx", "qemu-user-binfmt", "ca-certificates", "libc-bin", "python3"),
+    *("docker.io", "docker-cli", "docker-buildx", "docker-registry", "qemu-user-binfmt", "ca-certificates", "libc-bin", "python3"),
 )
 _TOOLS = ("qemu-system-arm", "python3", "e2fsprogs")
 # A part of the cache folder's name. Increase it when the lists above or the files below change.
 _REVISION = 1
 _DISK = "6G"
+_HOST = "10.0.2.2"  # the address of this machine's 127.0.0.1 in the emulated machine
 _LAST_LINES = 60  # of the console, in errors
 
 # The files that the packages' scripts would write, and the settings of this machine.
@@ -104,16 +105,19 @@ class Arm64Machine:
         """Compile all Python modules in a tree, so that the emulated Python does not have to."""
         _compile(self._tools, tree)
 
-    def run(self, files: Path, limit: float) -> Iterator[str]:
+    def run(self, files: Path, ports: Sequence[int], limit: float) -> Iterator[str]:
         """Start the machine, and give the lines that its program prints. It ends when the machine has powered off.
 
         Args:
             files: the content of /usr/local in the machine. `PROGRAM` in it is run.
+            ports: ports of 127.0.0.1 on this machine, which are the same ports of 127.0.0.1 there.
             limit: seconds after which the machine is ended.
 
         Raises:
             EngineUnavailable: the machine does not end in time. The text contains the last lines of its console.
         """
+        for port in ports:
+            _forward(files, port)
         disk = files.with_name(f"{files.name}.img")
         _make_disk(self._tools, files, disk, "3G")
         drives = (
@@ -139,6 +143,18 @@ class Arm64Machine:
                 late.cancel()
                 qemu.kill()
                 disk.unlink()
+
+
+def _forward(files: Path, port: int) -> None:
+    """Write units of systemd that forward a port."""
+    units = files / "lib/systemd/system"
+    wanted = units / "sockets.target.wants"
+    wanted.mkdir(parents=True, exist_ok=True)
+    name = f"forward-{port}"
+    (units / f"{name}.socket").write_text(f"[Socket]\nListenStream=127.0.0.1:{port}\n")
+    proxy = f"/usr/lib/systemd/systemd-socket-proxyd {_HOST}:{port}"
+    (units / f"{name}.service").write_text(f"[Service]\nExecStart={proxy}\n")
+    (wanted / f"{name}.socket").symlink_to(f"../{name}.socket")
 
 
 def _lines(qemu: subprocess.Popen[bytes], limit: float) -> Iterator[str]:

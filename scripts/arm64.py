@@ -1,0 +1,277 @@
+"""Deploys on an emulated arm64 machine for amd64, and pulls and runs the images on this machine: `scripts/tox -e arm64`.
+
+This is the direction of issue 19337: an Arm laptop builds for an amd64 cloud. The first run makes the machine (two
+minutes), later ones take it from the cache. The registry and Prefect's server are outside of the machine. At the end it
+prints a table, and it fails if a row is not as expected. It needs Debian on amd64, and root.
+
+    scripts/tox -e arm64
+    scripts/tox -e arm64 -- doctor "flow.deploy"    # only rows with these words
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.error import HTTPError
+
+from rich.console import Console
+from rich.table import Table
+
+from engines import arm64_machine, private
+from engines.base_images import base_image, programs_layer, push_index
+from engines.machine import CommandFailed, EngineUnavailable, run
+from engines.packages import unpacked
+from engines.progress import step
+from engines.published import Published
+from support.prefect_server import PREFECT, serving
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from engines.private import Engine, PrivateDocker
+
+HERE = Path(__file__).resolve().parent
+POOL = "docker-pool"
+QUIET_MINUTES = 40
+"""Most minutes for all rows on a machine that does nothing else."""
+PLATFORM = "aarch64-manylinux_2_39"
+REQUIREMENTS = ("prefect", "docker", "prefect-docker", "python-on-whales", "pyyaml", "rich")
+"""The packages in the machine, with the versions of this environment."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """The image that a row must push."""
+
+    platform: str = "linux/amd64"
+    sound: bool = True
+    attested: bool = False
+    runs: bool = True
+
+
+EXPECTED: Mapping[str, Expected | None] = {
+    "import prefect": None,
+    "setting off, flow.deploy": Expected(sound=False, runs=False),
+    "flow.deploy": Expected(),
+    "YAML steps": Expected(),
+    'build_backend="buildx"': Expected(),
+    "RUN step for amd64": Expected(),
+    "native, attestations wanted": Expected(platform="linux/arm64", attested=True, runs=False),
+    "base image for arm64 only": Expected(runs=False),
+    "start-up": None,
+    "versions": None,
+    "inspect": None,
+    "doctor": None,
+    "doctor, --timeout 900": None,
+    "PREFECT_DOCKER_PLATFORM by profile": Expected(),
+    "demo": None,
+}
+"""The rows, with the images that they must push."""
+ROWS_ON_BOTH = 3
+
+
+class Mismatch(Exception):
+    """Something is not as expected. The text says what was found."""
+
+
+def main() -> int:
+    """Run the command line, and return the exit code."""
+    only = sys.argv[1:]
+    began = time.monotonic()
+    try:
+        machine = arm64_machine.made()
+        with private.start() as docker, tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+            seen = _seen(machine, docker, Path(folder), only)
+            with step("Pulling and running the images here"):
+                judged = [(row, *_judged(row, docker.engines["containerd"])) for row in seen]
+    except (CommandFailed, EngineUnavailable, OSError) as error:
+        print(f"ERROR {error}", file=sys.stderr)
+        return 1
+    minutes = (time.monotonic() - began) / 60
+    _print_table(judged, f"{minutes:.0f} minutes, load {os.getloadavg()[1]:.1f}")
+    missing = [] if only else [name for name in EXPECTED if name not in {row["name"] for row in seen}]
+    if missing:
+        print(f"missing: {', '.join(missing)}")
+    return 1 if missing or not all(is_right for _, is_right, _ in judged) else 0
+
+
+def _seen(
+    machine: arm64_machine.Arm64Machine, docker: PrivateDocker, folder: Path, only: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Run the rows in the machine, and return what they report."""
+    _push_base_for_arm64(docker)
+    home, files = folder / "prefect", folder / "files"
+    home.mkdir()
+    with serving(home, docker.engines) as prefect:
+        subprocess.run(
+            [PREFECT, "work-pool", "create", POOL, "--type=docker"],
+            env=prefect.environment(),
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+        given = {"registry": docker.registry.address, "api": prefect.url, "only": only}
+        with step("Installing Prefect and the wheel into the machine"):
+            _install(machine, files, given)
+        ports = [int(address.rpartition(":")[2]) for address in (docker.registry.address, prefect.url[: -len("/api")])]
+        # The other programs on this machine make it slower.
+        limit = QUIET_MINUTES * 60 * max(1, os.getloadavg()[0])
+        with (HERE.parent / ".tox/arm64.log").open("w") as log:
+            return list(_rows(machine.run(files, ports, limit), log))
+
+
+def _rows(lines: Iterator[str], log: Any) -> Iterator[dict[str, Any]]:
+    """Yield the rows in the output of the machine, and show that they have arrived."""
+    print("Starting the machine. Its output is in .tox/arm64.log", flush=True)
+    for line in lines:
+        print(line, file=log, flush=True)
+        if line.startswith("ROW "):
+            row = {"load": f"{os.getloadavg()[0]:.1f}", **json.loads(line.removeprefix("ROW "))}
+            print(f"  {row['name']} {row['store']}: {row['seconds']} s (load {row['load']})", flush=True)
+            yield row
+
+
+def _push_base_for_arm64(docker: PrivateDocker) -> None:
+    """Push a base image that exists for arm64 only."""
+    programs = unpacked(docker.suite)
+    applets = run([str(programs / "amd64/usr/bin/busybox"), "--list"]).stdout.split()
+    layer = programs_layer((programs / "arm64/usr/bin/busybox").read_bytes(), applets)
+    push_index(docker.registry.address, "library/only-arm64", "latest", [base_image("arm64", layer)])
+
+
+def _install(machine: arm64_machine.Arm64Machine, files: Path, given: Mapping[str, Any]) -> None:
+    """Write the content of /usr/local of the machine."""
+    packages = files / arm64_machine.PACKAGES
+    pins = [f"{name}=={version(name)}" for name in REQUIREMENTS]
+    run(
+        [
+            *(sys.executable, "-m", "uv", "pip", "install", "--quiet", f"--target={packages}", "--no-config"),
+            f"--python-version={arm64_machine.PYTHON.removeprefix('python')}",
+            *(f"--python-platform={PLATFORM}", "--only-binary=:all:", *pins, os.environ["TOX_PACKAGE"]),
+        ]
+    )
+    shutil.rmtree(packages / "bin")
+    for name, module in (("prefect", "prefect.cli:app"), ("prefect-docker-attest", "prefect_docker_attest.cli:main")):
+        source, _, function = module.partition(":")
+        _write_program(files / "bin" / name, f"from {source} import {function}\n\n{function}()\n")
+    shutil.copy(HERE / "arm64_rows.py", packages / "arm64_rows.py")
+    (packages / "rows.json").write_text(json.dumps(given))
+    _write_program(files / arm64_machine.PROGRAM, "import runpy\n\nrunpy.run_module('arm64_rows', run_name='__main__')\n")
+    shutil.copytree(HERE / "engines/engines", packages / "engines")
+    shutil.copytree(HERE.parent / "examples", files / "examples")
+    machine.compile(files)
+
+
+def _write_program(path: Path, code: str) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"#!/usr/bin/python3\n{code}")
+    path.chmod(0o755)
+
+
+def _judged(row: Mapping[str, Any], engine: Engine) -> tuple[bool, str]:
+    """Return whether a row is as expected, and what was found."""
+    if "error" in row:
+        return False, row["error"]
+    try:
+        expected = EXPECTED[row["name"]]
+        return True, _judge_image(row, expected, engine) if expected else _JUDGES[row["name"]](row)
+    except Mismatch as error:
+        return False, str(error)
+    except (HTTPError, CommandFailed) as error:
+        return False, f"{row.get('image')}: {error}"
+
+
+def _judge_image(row: Mapping[str, Any], expected: Expected, engine: Engine) -> str:
+    published = Published(row["image"])
+    found = []
+    if published.is_one_manifest:
+        matching = published.layers_match()
+        found = ["one manifest", "{os}/{architecture}".format(**published.config())]
+        found.append(f"{sum(matching)} of {len(matching)} layers sound")
+        right = (not expected.attested, found[1] == expected.platform, all(matching) == expected.sound)
+    else:
+        found = ["index", ", ".join(published.platforms())]
+        right = (expected.attested, published.platforms() == [expected.platform, "unknown/unknown"])
+    pulled = engine.run("docker", "pull", f"--platform={expected.platform}", row["image"], check=False)
+    if expected.sound and pulled.returncode:
+        raise Mismatch(f"{', '.join(found)}; not pulled: {pulled.stderr.strip()[-300:]}")
+    if not expected.sound:
+        right = (*right, pulled.returncode != 0 and "wrong diff id" in pulled.stderr)
+        found.append("pull: " + ("no error" if not pulled.returncode else pulled.stderr.strip().partition(' "')[0][-120:]))
+    if expected.runs:
+        command = "cat /built-on 2>/dev/null || uname -m"
+        ran = engine.output_of(f"--platform={expected.platform}", row["image"], "sh", "-c", command).strip()
+        found.append(f"runs on {ran}")
+        right = (*right, ran == "x86_64")
+    found += row.get("warnings", [])
+    if row["name"].startswith("base image"):
+        right = (*right, any("only-arm64" in text and "linux/arm64" in text for text in row["warnings"]))
+    if not all(right):
+        raise Mismatch(", ".join(found))
+    return ", ".join(found)
+
+
+def _judge_start_up(row: Mapping[str, Any]) -> str:
+    found = f"{row['added']} ms more CPU time than {row['bare']} ms"
+    # Outside of the machine it is less than a twentieth.
+    if row["added"] > row["bare"] / 5:
+        raise Mismatch(found)
+    return found
+
+
+def _judge_doctor(row: Mapping[str, Any]) -> str:
+    found = {
+        status: [f"{check['name']}: {check['found']}" for check in row["checks"] if check["status"] == status]
+        for status in ("problem", "warning", "unknown")
+    }
+    text = "; ".join(f"{status} {check}" for status, checks in found.items() for check in checks) or "no problems"
+    waited = "--timeout" in row["name"]
+    if found["problem"] or (waited and found["unknown"]) or row["code"] != (3 if found["unknown"] else 0):
+        raise Mismatch(text)
+    return text
+
+
+def _judge_inspect(row: Mapping[str, Any]) -> str:
+    found = f"exit codes of inspect --fail-on-corruption: {row['codes']}"
+    if row["codes"] != {"off": 1, "deployed": 0}:
+        raise Mismatch(found)
+    return found
+
+
+def _judge_demo(row: Mapping[str, Any]) -> str:
+    printed = row["printed"]
+    lines = [line for line in printed.splitlines() if "Platform" in line or "Layers" in line or "Media type" in line]
+    if row["code"] or not any("linux/amd64" in line for line in lines):
+        raise Mismatch(printed[-1500:])
+    return "; ".join(" ".join(line.replace("│", " ").replace("┃", " ").split()) for line in lines)
+
+
+_JUDGES = {
+    "import prefect": lambda row: f"Prefect {row['versions']}",
+    "start-up": _judge_start_up,
+    "versions": lambda row: str(row["versions"]),
+    "inspect": _judge_inspect,
+    "doctor": _judge_doctor,
+    "doctor, --timeout 900": _judge_doctor,
+    "demo": _judge_demo,
+}
+
+
+def _print_table(judged: Sequence[tuple[Mapping[str, Any], bool, str]], title: str) -> None:
+    table = Table("", "store", "s", "load", "seen", "", title=f"An emulated arm64 machine builds for amd64 ({title})")
+    for row, is_right, text in judged:
+        right = "as expected" if is_right else "NOT AS EXPECTED"
+        table.add_row(row["name"], row["store"], str(row["seconds"]), row["load"], text.strip(), right)
+    Console(width=160, markup=False).print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
