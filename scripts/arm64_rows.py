@@ -7,6 +7,7 @@ All builds but one run in this process, because the import of Prefect takes a mi
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import json
 import logging
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 FLOW = "from prefect import flow\n\n\n@flow\ndef hello() -> None: ...\n"
-DOCKERFILE = "FROM {base}\nCOPY . /opt/prefect/\n"
+DOCKERFILE = "FROM busybox\nCOPY . /opt/prefect/\n"
 STEPS = """\
 build:
   - prefect_docker.deployments.steps.build_docker_image:
@@ -65,7 +66,7 @@ python3 deploy.py
 AMD64 = "linux/amd64"
 POOL = "docker-pool"
 START_UPS = 25
-REGISTRY_CONFIG = "version: 0.1\nstorage: {{filesystem: {{rootdirectory: /var/lib/registry}}}}\nhttp: {{addr: :5000}}\n"
+REGISTRY_CONFIG = "version: 0.1\nstorage: {filesystem: {rootdirectory: /var/lib/registry}}\nhttp: {addr: ':5000'}\n"
 
 
 class Rows:
@@ -100,7 +101,7 @@ class Rows:
             "start-up": self._start_up,
             "versions": self._versions,
             "inspect": self._inspect,
-            "doctor": lambda: self._doctor(),
+            "doctor": self._doctor,
             "doctor, --timeout 900": lambda: self._doctor("--timeout=900"),
             "PREFECT_DOCKER_PLATFORM by profile": self._profile,
             "context desktop-linux": self._desktop,
@@ -142,12 +143,12 @@ class Rows:
         return {"versions": prefect.__version__}
 
     @contextlib.contextmanager
-    def _context(self, dockerfile: str = DOCKERFILE, base: str = "busybox") -> Iterator[Path]:
+    def _context(self, dockerfile: str = DOCKERFILE) -> Iterator[Path]:
         """Give a new folder with a flow and a Dockerfile, which is the current folder meanwhile."""
         folder = Path("/root/context")
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        (folder / "Dockerfile").write_text(dockerfile.format(base=base))
+        (folder / "Dockerfile").write_text(dockerfile)
         (folder / "flows.py").write_text(FLOW)
         with contextlib.chdir(folder):
             sys.path.insert(0, str(folder))
@@ -168,10 +169,9 @@ class Rows:
         from prefect.docker import DockerImage
 
         with self._context(), self._setting(setting):
-            import flows
-
+            hello = importlib.import_module("flows").hello
             image = DockerImage(self._image(name), tag="v1", dockerfile="Dockerfile", platform=AMD64)
-            flows.hello.deploy(name=f"{name}-{self._store}", work_pool_name=POOL, image=image, print_next_steps=False)
+            hello.deploy(name=f"{name}-{self._store}", work_pool_name=POOL, image=image, print_next_steps=False)
         return {"image": image.reference}
 
     def _setting_off(self) -> dict[str, Any]:
@@ -183,11 +183,10 @@ class Rows:
     def _steps(self) -> dict[str, Any]:
         import asyncio
 
-        import yaml
         from prefect.deployments.steps.core import run_steps
 
         async def run() -> None:
-            steps = yaml.safe_load(STEPS.format(image=self._image("steps")))
+            steps = importlib.import_module("yaml").safe_load(STEPS.format(image=self._image("steps")))
             outputs = await run_steps(steps["build"])
             await run_steps(steps["push"], outputs)
 
@@ -195,11 +194,12 @@ class Rows:
             asyncio.run(run())
         return {"image": f"{self._image('steps')}:v1"}
 
-    def _built(self, name: str, *, setting: bool = True, dockerfile: str = DOCKERFILE, **options: Any) -> dict[str, Any]:
+    def _built(
+        self, name: str, dockerfile: str = DOCKERFILE, *, setting: bool = True, **options: Any
+    ) -> dict[str, Any]:
         from prefect.docker import DockerImage
 
-        base = options.pop("base", "busybox")
-        with self._context(dockerfile, base), self._setting(setting):
+        with self._context(dockerfile), self._setting(setting):
             output = io.StringIO()
             image = DockerImage(self._image(name), "v1", "Dockerfile", stream_progress_to=output, **options)
             image.build()
@@ -211,13 +211,13 @@ class Rows:
         return self._built("backend", platform=AMD64, build_backend="buildx")
 
     def _run_step(self) -> dict[str, Any]:
-        return self._built("run-step", platform=AMD64, dockerfile=f"{DOCKERFILE}RUN uname -m > /built-on\n")
+        return self._built("run-step", f"{DOCKERFILE}RUN uname -m > /built-on\n", platform=AMD64)
 
     def _attestations(self) -> dict[str, Any]:
         return self._built("attested", setting=False, provenance="mode=max")
 
     def _wrong_base(self) -> dict[str, Any]:
-        return self._built("wrong-base", platform=AMD64, base="only-arm64")
+        return self._built("wrong-base", DOCKERFILE.replace("busybox", "only-arm64"), platform=AMD64)
 
     def _profile(self) -> dict[str, Any]:
         home = {**os.environ, "PREFECT_HOME": "/root/.prefect", "PREFECT_PROFILES_PATH": "/root/profiles.toml"}
@@ -299,7 +299,7 @@ def _make_registry_image() -> None:
     folder = Path("/root/registry")
     config = folder / "etc/docker/registry/config.yml"
     config.parent.mkdir(parents=True)
-    config.write_text(REGISTRY_CONFIG.format())
+    config.write_text(REGISTRY_CONFIG)
     program = "/usr/bin/docker-registry"
     libraries = {word for word in _run("ldd", program).split() if word.startswith("/")}
     for file in {program, *libraries}:
@@ -325,6 +325,7 @@ def _run(*command: str, environment: dict[str, str] | None = None) -> str:
     return ran.stdout
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run the rows that `scripts/arm64.py` has written into the file beside this one."""
     given = json.loads((Path(__file__).parent / "rows.json").read_text())
     Rows(given["registry"], given["api"], given["only"]).run()

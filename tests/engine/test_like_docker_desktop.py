@@ -7,7 +7,6 @@ set. The engine is a private one, so its virtual machine and its proxies are mis
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -163,7 +162,7 @@ def test_the_context_of_docker_desktop(desktop: Desktop, docker_py: tuple[bool, 
 
 
 def test_a_python_without_waitid(desktop: Desktop, image: str) -> None:
-    """macOS has it since Python 3.13."""
+    """Python for macOS has it since 3.13."""
     (desktop.project / "sitecustomize.py").write_text(WITHOUT_WAITID)
     elsewhere = {"PYTHONPATH": str(desktop.project), "DOCKER_HOST": desktop.engine.host}
     built = desktop.deploy(image, **elsewhere)

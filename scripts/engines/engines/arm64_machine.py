@@ -1,8 +1,8 @@
 """Emulates an arm64 machine: a Debian with Docker and Python, which runs one program and powers off.
 
-The machine's packages are unpacked, but their scripts are not run, because these would have to be emulated. `_configure`
-writes the few files that the scripts would write. Then the machine is made in two minutes, and starts in one. It is kept
-in the cache folder. Each run uses a temporary copy of the machine's disk.
+The machine's packages are unpacked, but their scripts are not run: to emulate these takes ten minutes and more.
+`_configure` writes the few files that the scripts would write. So the machine is made in a minute. It is kept in the
+cache folder. What a run writes to its disk is not kept.
 
 Nothing is installed on this machine. The emulator and the Python that compiles modules come from packages, too, and run
 with their own C library.
@@ -18,16 +18,16 @@ import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engines import machine
-from engines.machine import CommandFailed, EngineUnavailable
+from engines.machine import EngineUnavailable
 from engines.packages import cache_folder, downloaded, new_in_cache, unpacked
 from engines.progress import step
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
 SUITE = "trixie"
 """The release of Debian in the machine."""
@@ -39,9 +39,10 @@ PROGRAM = "bin/start"
 """The path of the program in the files of `run`."""
 
 _PACKAGES = (
-    *("base-files", "base-passwd", "bash", "coreutils", "dash", "findutils", "grep", "sed", "tar", "gzip", "util-linux"),
-    *("linux-image-cloud-arm64", "kmod", "mount", "systemd-sysv", "udev", "dbus", "iproute2", "iptables", "procps"),
-    *("docker.io", "docker-cli", "docker-buildx", "docker-registry", "qemu-user-binfmt", "ca-certificates", "libc-bin", "python3"),
+    *("base-files", "base-passwd", "bash", "coreutils", "dash", "findutils", "grep", "gzip", "libc-bin", "sed", "tar"),
+    *("linux-image-cloud-arm64", "kmod", "mount", "systemd-sysv", "udev", "util-linux", "dbus", "iproute2", "iptables"),
+    *("docker.io", "docker-cli", "docker-buildx", "docker-registry", "qemu-user-binfmt", "ca-certificates", "procps"),
+    "python3",
 )
 _TOOLS = ("qemu-system-arm", "python3", "e2fsprogs")
 # A part of the cache folder's name. Increase it when the lists above or the files below change.
@@ -120,9 +121,7 @@ class Arm64Machine:
             _forward(files, port)
         disk = files.with_name(f"{files.name}.img")
         _make_disk(self._tools, files, disk, "3G")
-        drives = (
-            f"if=virtio,format=raw,snapshot=on,cache=unsafe,file={image}" for image in (self.folder / "system.img", disk)
-        )
+        drive = "if=virtio,format=raw,snapshot=on,cache=unsafe,file="
         command = [
             *("setpriv", "--pdeathsig", "KILL", "--"),
             *_program(self._tools, "qemu-system-aarch64"),
@@ -131,10 +130,12 @@ class Arm64Machine:
             *("-nographic", "-no-reboot", "-monitor", "none", "-serial", "stdio"),
             *("-kernel", str(self.folder / "vmlinuz"), "-initrd", str(self.folder / "initrd")),
             *("-append", "console=ttyAMA0 quiet loglevel=1 systemd.show_status=0 panic=-1"),
-            *(word for drive in drives for word in ("-drive", drive)),
+            *("-drive", f"{drive}{self.folder / 'system.img'}", "-drive", f"{drive}{disk}"),
             *("-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile="),
         ]
-        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as qemu:
+        with subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        ) as qemu:
             late = threading.Timer(limit, qemu.kill)
             late.start()
             try:
