@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from engines import arm64_machine, private
-from engines.base_images import base_image, programs_layer, push_index
+from engines.base_images import base_image, programs_layer, push_image, push_index
 from engines.machine import CommandFailed, EngineUnavailable, run
 from engines.packages import unpacked
 from engines.progress import step
@@ -68,6 +68,7 @@ EXPECTED: Mapping[str, Expected | None] = {
     "RUN step for amd64": Expected(),
     "native, attestations wanted": Expected(platform="linux/arm64", attested=True, runs=False),
     WRONG_BASE: Expected(runs=False),
+    "base image for arm64 only, in an index": None,
     "start-up": None,
     "versions": None,
     "inspect": None,
@@ -141,11 +142,13 @@ def _rows(lines: Iterator[str], log: Any) -> Iterator[dict[str, Any]]:
 
 
 def _push_base_for_arm64(docker: PrivateDocker) -> None:
-    """Push a base image that exists for arm64 only."""
+    """Push a base image that exists for arm64 only, and the same in an index."""
     programs = unpacked(docker.suite)
     applets = run([str(programs / "amd64/usr/bin/busybox"), "--list"]).stdout.split()
     layer = programs_layer((programs / "arm64/usr/bin/busybox").read_bytes(), applets)
-    push_index(docker.registry.address, "library/only-arm64", "latest", [base_image("arm64", layer)])
+    image = base_image("arm64", layer)
+    push_image(docker.registry.address, "library/only-arm64", "latest", image)
+    push_index(docker.registry.address, "library/only-arm64", "index", [image])
 
 
 def _install(machine: arm64_machine.Arm64Machine, files: Path, given: Mapping[str, Any]) -> None:
@@ -253,6 +256,13 @@ def _judge_doctor(row: Mapping[str, Any]) -> str:
     return text
 
 
+def _judge_refused(row: Mapping[str, Any]) -> str:
+    found = str(row["refused"])
+    if "The base image has no variant for the platform." not in found:
+        raise Mismatch(found)
+    return found
+
+
 def _judge_inspect(row: Mapping[str, Any]) -> str:
     found = f"exit codes of inspect --fail-on-corruption: {row['codes']}"
     if row["codes"] != {"off": 1, "deployed": 0}:
@@ -273,6 +283,7 @@ _JUDGES = {
     "start-up": _judge_start_up,
     "versions": lambda row: str(row["versions"]),
     "inspect": _judge_inspect,
+    "base image for arm64 only, in an index": _judge_refused,
     "doctor": _judge_doctor,
     "doctor, --timeout 900": _judge_doctor,
     "demo": _judge_demo,

@@ -98,6 +98,7 @@ class Rows:
             "RUN step for amd64": self._run_step,
             "native, attestations wanted": self._attestations,
             "base image for arm64 only": self._wrong_base,
+            "base image for arm64 only, in an index": self._missing_base,
             "start-up": self._start_up,
             "versions": self._versions,
             "inspect": self._inspect,
@@ -218,6 +219,14 @@ class Rows:
 
     def _wrong_base(self) -> dict[str, Any]:
         return self._built("wrong-base", DOCKERFILE.replace("busybox", "only-arm64"), platform=AMD64)
+
+    def _missing_base(self) -> dict[str, Any]:
+        from prefect.utilities.dockerutils import BuildError
+
+        try:
+            return self._built("missing-base", DOCKERFILE.replace("busybox", "only-arm64:index"), platform=AMD64)
+        except BuildError as error:
+            return {"refused": str(error)}
 
     def _profile(self) -> dict[str, Any]:
         home = {**os.environ, "PREFECT_HOME": "/root/.prefect", "PREFECT_PROFILES_PATH": "/root/profiles.toml"}
