@@ -218,7 +218,9 @@ class Rows:
         return self._built("attested", setting=False, provenance="mode=max")
 
     def _wrong_base(self) -> dict[str, Any]:
-        return self._built("wrong-base", DOCKERFILE.replace("busybox", "only-arm64"), platform=AMD64)
+        return self._built(
+            "wrong-base", DOCKERFILE.replace("busybox", f"{self._registry}/library/only-arm64"), platform=AMD64
+        )
 
     def _missing_base(self) -> dict[str, Any]:
         from prefect.utilities.dockerutils import BuildError

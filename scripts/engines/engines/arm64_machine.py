@@ -42,7 +42,7 @@ _PACKAGES = (
     *("base-files", "base-passwd", "bash", "coreutils", "dash", "findutils", "grep", "gzip", "libc-bin", "sed", "tar"),
     *("linux-image-cloud-arm64", "kmod", "mount", "systemd-sysv", "udev", "util-linux", "dbus", "iproute2", "iptables"),
     *("docker.io", "docker-cli", "docker-buildx", "docker-registry", "qemu-user-binfmt", "ca-certificates", "procps"),
-    "python3",
+    *("python3", "libstdc++6"),
 )
 _TOOLS = ("qemu-system-arm", "python3", "e2fsprogs")
 # A part of the cache folder's name. Increase it when the lists above or the files below change.
