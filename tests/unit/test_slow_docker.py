@@ -30,5 +30,5 @@ def test_a_buildx_that_gives_no_answer_is_not_called_unusable() -> None:
 
 
 def test_an_image_that_nobody_looked_for_is_not_called_missing() -> None:
-    with pytest.raises(BuildFailed, match="There was no answer from .* to `docker image inspect x:1`"):
+    with pytest.raises(BuildFailed, match=r"There was no answer from .* to `docker image inspect x:1`"):
         CliContext().image_id("x:1")
