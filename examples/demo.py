@@ -103,8 +103,8 @@ def main() -> None:
             "PREFECT_PROFILES_PATH": f"{home}/profiles.toml",
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
-            # The default of 20 seconds is too short for a busy machine.
-            "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+            # The default of 20 seconds is too short for a busy machine, and for an emulated one.
+            "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "900",
             "DO_NOT_TRACK": "1",
         }
         prefect = [sys.executable, "-m", "prefect"]

@@ -9,6 +9,7 @@ the base image.
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import threading
 from pathlib import Path
@@ -107,7 +108,31 @@ class BaseImages:
         # The look-up can fail although the build works, for example if only the builder has credentials.
         with contextlib.suppress(Exception):
             if digest not in _known:
-                _known[digest] = self._target.base_platforms(f"{name}@{digest}")
+                platforms = self._target.base_platforms(f"{name}@{digest}")
+                _known[digest] = _platforms_in_config(f"{name}@{digest}") if platforms is None else platforms
+
+
+def _platforms_in_config(name: str) -> Sequence[Platform]:
+    """Return the platform in the config of an image, which is read from its registry.
+
+    Args:
+        name: name of the image, with its digest
+
+    Raises:
+        Exception: the registry does not answer, or the image is an index
+    """
+    from prefect_docker_attest.images.reference import Reference
+    from prefect_docker_attest.images.registry import Repository
+    from prefect_docker_attest.platforms import Platform
+
+    reference = Reference.parse(name)
+    with Repository(reference) as repository:
+        _, manifest = repository.document(f"manifests/{reference.digest}", reference.digest)
+        digest = json.loads(manifest)["config"]["digest"]
+        _, content = repository.document(f"blobs/{digest}", digest)
+    config = json.loads(content)
+    platform = Platform.of_document(config["os"], config["architecture"], config.get("variant"))
+    return [platform] if platform else []
 
 
 def _dockerfile(options: BuildxOptions) -> str | None:

@@ -37,20 +37,21 @@ def docker_command() -> tuple[str, ...]:
     return DOCKER if hasattr(DockerClient, "from_context") else (*DOCKER, "--context", "default")
 
 
-def run_docker(
-    arguments: Sequence[str], timeout: float = 10, *, docker: Sequence[str] = DOCKER
-) -> subprocess.CompletedProcess[str]:
-    """Run a short docker command.
+_PATIENCE = 60
+"""Seconds for a short command. An emulated machine needs 12 s for ``docker buildx inspect`` (Docker 26.1)."""
+
+
+def run_docker(arguments: Sequence[str], *, docker: Sequence[str] = DOCKER) -> subprocess.CompletedProcess[str]:
+    """Run a short docker command. If it does not end within a minute, it is stopped, and its exit code is 124.
 
     Args:
         arguments: arguments after ``docker``
-        timeout: seconds after which the command is stopped; its exit code is then 124
         docker: the docker CLI, with the flags that select its engine
 
     Raises:
         OSError: the docker CLI cannot be started
     """
-    return subprocesses.run_bounded([*docker, *arguments], timeout=timeout)
+    return subprocesses.run_bounded([*docker, *arguments], timeout=_PATIENCE)
 
 
 def parse_version(output: str) -> tuple[int, ...] | None:
@@ -76,6 +77,8 @@ def plugin_failure(docker: Sequence[str], unknown_flags: Sequence[str]) -> Failu
         unknown_flags: flags that the build's error calls unknown
     """
     answer = run_docker(("buildx", "version"), docker=docker)
+    if answer.returncode == subprocesses.TIMED_OUT:  # it is not known whether the plugin is usable
+        return None
     version = parse_version(answer.stdout) if answer.returncode == 0 else None
     if version:
         return too_old(version, unknown_flags)

@@ -140,10 +140,13 @@ class DockerPyEngine:
             answer = self.api._get(url, params={"manifests": 1}).json()  # noqa: SLF001 API 1.48, Docker 28
         return any(entry["Kind"] == "attestation" for entry in answer.get("Manifests") or ())
 
-    def base_platforms(self, name: str) -> Sequence[Platform]:
+    def base_platforms(self, name: str) -> Sequence[Platform] | None:
+        listed = self.api.inspect_distribution(name)["Platforms"]
+        if listed is None:  # the image is an OCI manifest that is not in an index (Docker 26.1, 28.5)
+            return None
         named = (
             Platform.of_document(entry["os"], entry["architecture"], entry.get("variant"))
-            for entry in self.api.inspect_distribution(name)["Platforms"]
+            for entry in listed
             if entry["os"] != "unknown"  # an attestation
         )
         return [platform for platform in named if platform]

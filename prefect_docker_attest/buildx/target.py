@@ -42,8 +42,11 @@ class Target(Protocol):
     def lists_attestations(self, image: str) -> bool:
         """Whether the engine lists attestations of the index with this id. Engines before Docker 28 list nothing."""
 
-    def base_platforms(self, name: str) -> Sequence[Platform]:
-        """Return the platforms of an image in a registry; empty if they are not known."""
+    def base_platforms(self, name: str) -> Sequence[Platform] | None:
+        """Return the platforms of an image in a registry.
+
+        They are empty if they are not known, and `None` if the engine has found the image, but names no platform.
+        """
 
     def proxies(self) -> Mapping[str, str]:
         """Return the proxies that the configuration adds to build arguments."""

@@ -164,9 +164,10 @@ def same_engine(answers: Answers) -> Finding | None:
 
 
 def _builds_in(answers: Answers, identifier: str) -> bool:
+    """Whether buildx builds in this engine. If docker gives no answer in time, that is not known: it is an error."""
     try:
         return answers.build_engine.result() == identifier
-    except (CommandError, NoAnswerError):
+    except CommandError:
         return False
 
 
@@ -189,7 +190,7 @@ def builder(answers: Answers) -> Finding:
 
     try:
         output = answers.builder.result()
-    except (CommandError, NoAnswerError) as error:
+    except CommandError as error:
         advice = "`docker buildx ls` lists the builders. BUILDX_BUILDER or `docker buildx use` selects one."
         return Finding("problem", str(error), advice)
     found = Builder.parse(output)

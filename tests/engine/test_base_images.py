@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from prefect.utilities.dockerutils import docker_client
 
+from engines.base_images import base_image, programs_layer, push_image
 from prefect_docker_attest.buildx import base_images
 from support.names import BUSYBOX
 from support.processes import allowed
@@ -22,6 +23,14 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("switched_on")
 
 ARM64, AMD64 = "linux/arm64", "linux/amd64"
+
+
+@pytest.fixture
+def only_arm64_of_oci(registry: Registry) -> str:
+    """The name of a base image for linux/arm64 only, with the media types of OCI. Engines do not name its platform."""
+    image = base_image("arm64", programs_layer(b"no program", []))
+    push_image(registry.address, "only-arm64-of-oci", "latest", image)
+    return f"{registry.address}/only-arm64-of-oci"
 
 
 @pytest.fixture
@@ -51,9 +60,15 @@ def _build(folder: Path, dockerfile: str, **options: Any) -> list[str]:
 
 
 @pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize("base", ["only_arm64", "only_arm64_of_oci"])
 def test_a_base_image_of_another_platform_is_named(
-    only_arm64: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    base: str,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    only_arm64: str = request.getfixturevalue(base)
     monkeypatch.setattr(base_images, "_PATIENCE", 30)  # the build can end before the engine has answered
     with caplog.at_level(logging.WARNING, logger="prefect_docker_attest"):
         (warning,) = _build(tmp_path, f"FROM {only_arm64}\nCOPY . /x/\n", platform=AMD64)

@@ -23,6 +23,8 @@ from support.processes import is_gone, wait_until
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+needs_proc = pytest.mark.skipif(not Path("/proc/self").exists(), reason="reads /proc")
+
 # A caller of a command that starts another, like the docker CLI and its plugin. It prints the ids of all processes.
 CALLER = """
 import os, sys, time
@@ -131,6 +133,7 @@ def test_an_unused_guard_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert not guard._write_ends
 
 
+@needs_proc
 def test_the_guard_inherits_nothing_from_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET", "s3cret")
     with Guard() as guarded:
@@ -143,6 +146,7 @@ def test_the_guard_inherits_nothing_from_the_caller(monkeypatch: pytest.MonkeyPa
         assert tmp == os.devnull
 
 
+@needs_proc
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
 def test_a_guard_outlives_a_signal_to_all_processes(sleeper: subprocess.Popen[bytes], number: signal.Signals) -> None:
     guarded = Guard().__enter__()

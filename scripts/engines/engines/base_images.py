@@ -76,17 +76,18 @@ def push_index(registry: str, repository: str, tag: str, images: Sequence[BaseIm
         OSError: the registry does not answer, or answers with an error (`urllib.error.HTTPError`).
     """
     address = f"http://{registry}/v2/{repository}"
-    manifests = []
-    for image in images:
-        manifest = {
-            "schemaVersion": 2,
-            "mediaType": _MANIFEST,
-            "config": _push_blob(address, _CONFIG, _json(_config(image))),
-            "layers": [_push_blob(address, _LAYER, layer) for layer, _ in image.layers],
-        }
-        manifests.append({**_push_manifest(address, manifest), "platform": _platform(image)})
+    manifests = [{**_push_image(address, image), "platform": _platform(image)} for image in images]
     index = {"schemaVersion": 2, "mediaType": _INDEX, "manifests": manifests}
     return str(_push_manifest(address, index, tag)["digest"])
+
+
+def push_image(registry: str, repository: str, tag: str, image: BaseImage) -> None:
+    """Push one image, not in an index.
+
+    Raises:
+        OSError: the registry does not answer, or answers with an error (`urllib.error.HTTPError`).
+    """
+    _push_image(f"http://{registry}/v2/{repository}", image, tag)
 
 
 def docker_archive(name: str, image: BaseImage) -> bytes:
@@ -180,6 +181,17 @@ def _push_blob(repository: str, media_type: str, content: bytes) -> dict[str, An
     # The registry's address for the upload already contains a query.
     _request("PUT", f"{location}&digest={descriptor['digest']}", content)
     return descriptor
+
+
+def _push_image(address: str, image: BaseImage, tag: str | None = None) -> dict[str, Any]:
+    """Upload an image under a tag, or under its digest if there is no tag, and return its descriptor."""
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": _MANIFEST,
+        "config": _push_blob(address, _CONFIG, _json(_config(image))),
+        "layers": [_push_blob(address, _LAYER, layer) for layer, _ in image.layers],
+    }
+    return _push_manifest(address, manifest, tag)
 
 
 def _push_manifest(repository: str, manifest: Mapping[str, Any], tag: str | None = None) -> dict[str, Any]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from engines.private import Engine
 
 IMAGE = "registry:2"
+_PATIENCE = 120  # seconds: an emulated machine starts containers slowly
 
 
 def start(engine: Engine, address: str, pulling: Mapping[str, str], prefix: str, options: Sequence[str]) -> None:
@@ -42,7 +43,7 @@ def start(engine: Engine, address: str, pulling: Mapping[str, str], prefix: str,
     port = f"--publish={address}:5000"
     deleting = "--env=REGISTRY_STORAGE_DELETE_ENABLED=true"
     engine.run("docker", "run", "--detach", "--pull=never", *options, port, deleting, image)
-    end = time.monotonic() + 15
+    end = time.monotonic() + _PATIENCE
     while not _answers(f"http://{address}/v2/"):
         if time.monotonic() > end:
             raise TimeoutError(f"the registry does not answer at {address}")
