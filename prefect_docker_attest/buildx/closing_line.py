@@ -22,16 +22,17 @@ def closing_line(options: BuildxOptions, metadata: Metadata, source: str) -> str
         source: the source of the setting that disables attestations, such as ``environment``; ``""`` if it is off
     """
     verb = "Built and pushed" if options.push or options.pushed_to else "Built"
-    attestations, reason = _attestations(options, metadata, source)
-    return f"{verb} by docker buildx{attestations}{f' ({reason})' if reason else ''}"
-
-
-def _attestations(options: BuildxOptions, metadata: Metadata, source: str) -> tuple[str, str]:
-    """Return what is known about attestations, and the reason."""
     if options.attestations_disabled:
         # Not every engine shows whether the index of several platforms contains attestations.
-        outcome = "with attestations disabled" if options.multi_platform else "without attestations"
-        return f" {outcome}", f"{SETTING}, {source}"
+        outcome = " with attestations disabled" if options.multi_platform else " without attestations"
+        reason = f"{SETTING}, {source}"
+    else:
+        outcome, reason = _seen(options, metadata)
+    return f"{verb} by docker buildx{outcome}{f' ({reason})' if reason else ''}"
+
+
+def _seen(options: BuildxOptions, metadata: Metadata) -> tuple[str, str]:
+    """Return what a build shows about attestations that its options decide on, and the reason."""
     if options.multi_platform:
         return "", ""
     if manifest.is_index(metadata.media_type):
