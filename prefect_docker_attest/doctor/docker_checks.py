@@ -229,6 +229,7 @@ def cross_platform(answers: Answers) -> Finding:
         answers.require("setting")
         raise SeeOther("setting", "unknown")
     if buildx_builds_all:
+        answers.require("package")
         answers.require("builder")
         return Finding("ok", "buildx builds images with the layers of their own platform")
     if not answers.engine.result().uses_containerd_store:
