@@ -53,7 +53,7 @@ class Report:
     def show(self, findings: Mapping[str, Finding | None]) -> None:
         """Show the results so far, by check. A check that still runs is `None`."""
         if self._live:
-            self._live.update(self._table(findings))
+            self._live.update(self.table(findings))
 
     def conclude(self, findings: Mapping[str, Finding]) -> None:
         """Show the number of problems and warnings. If the output is not a terminal, show the checks before."""
@@ -68,7 +68,7 @@ class Report:
             worst = next((status for status in _COUNTED if status in statuses), "ok")
             self._console.print(Text(f"\n{', '.join(counts) or 'No problems found'}", _STYLES[worst]))
 
-    def _table(self, findings: Mapping[str, Finding | None]) -> Table:
+    def table(self, findings: Mapping[str, Finding | None]) -> Table:
         """Make a table with one row for each check. Its advice is below its finding."""
         table = Table.grid(padding=(0, _GAP, 0, 0))
         for name, finding in findings.items():

@@ -1,4 +1,4 @@
-"""The code blocks of the README, and the job of docs/ci.md, run as a reader runs them: with the wheel, a real engine and a real registry."""
+"""The code blocks of the README, and the job of docs/ci.md, run as by a reader: with a real engine and registry."""
 
 from __future__ import annotations
 
