@@ -1,4 +1,4 @@
-"""Shows a line for each environment that tox prepares. scripts/tox runs `tox -q`, which does not show this."""
+"""Shows what tox does with each environment. scripts/tox runs `tox -q`, which does not show this."""
 
 from __future__ import annotations
 
@@ -27,10 +27,12 @@ def tox_on_install(tox_env: ToxEnv, arguments: object, section: str, of_type: st
 
 @impl
 def tox_before_run_commands(tox_env: ToxEnv) -> None:
-    """End the line."""
+    """End the line, and name the programs that run now. The first line of pytest can take half a minute."""
     if tox_env.name in _began:
         seconds = time.monotonic() - _began.pop(tox_env.name)
         _show(f"{seconds:.0f} s\n" if seconds > _LONG else "done\n")
+    if programs := dict.fromkeys(command.args[0] for command in tox_env.conf["commands"]):
+        _show(f"{tox_env.name}: running {', '.join(programs)}\n")
 
 
 def _show(text: str) -> None:

@@ -8,18 +8,37 @@ import sys
 import threading
 import time
 from dataclasses import asdict
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
 from prefect_docker_attest.terminal import console
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from prefect_docker_attest.layer_compression import Method
     from prefect_docker_attest.platforms import Platform
 
+Command = TypeVar("Command", bound="Callable[..., Any]")
+
 _LAST_MOMENT = 0.2  # seconds for threads to end after their last result
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+
+_ISSUE = "https://github.com/PrefectHQ/prefect/issues/19337"
+_STORE = "https://docs.docker.com/engine/storage/containerd/"
+_ATTESTATIONS = "https://docs.docker.com/build/metadata/attestations/"
+
+
+def _quiet(meaning: str) -> Callable[[Command], Command]:
+    return click.option("-q", "--quiet", is_flag=True, help=meaning)
+
+
+def _more(about: str, address: str, *examples: str) -> str:
+    """Return the end of a command's help: examples, and a link."""
+    # \b keeps click from wrapping the lines of a paragraph.
+    lines = "\n".join(f"  prefect-docker-attest {example}" for example in examples)
+    return f"\b\nExamples:\n{lines}\n\n\b\n{about}:\n  {address}"
 
 
 def _print_versions(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
@@ -31,8 +50,18 @@ def _print_versions(context: click.Context, _parameter: click.Parameter, value: 
     _leave(0)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=_more(
+        "The error that this package fixes",
+        _ISSUE,
+        "doctor",
+        "inspect --verify-layers registry.example.com/app:v1",
+        "strip registry.example.com/app:v1",
+    ),
+)
 @click.option(
+    "-V",
     "--version",
     is_flag=True,
     expose_value=False,
@@ -44,7 +73,12 @@ def main() -> None:
     """Check how Prefect builds Docker images here, inspect images, and remove their attestations."""
 
 
-@main.command()
+@main.command(
+    short_help="Check the setup of Prefect and Docker.",
+    epilog=_more(
+        "What the image store is", _STORE, "doctor", "doctor --strict --quiet  # in CI", "doctor --json > doctor.json"
+    ),
+)
 @click.option("--strict", is_flag=True, help="Exit with 1 if there is a warning, too.")
 @click.option(
     "--timeout",
@@ -55,8 +89,9 @@ def main() -> None:
     show_default=True,
     help="Do not wait longer for Prefect's import, Docker and settings files.",
 )
+@_quiet("Show only problems and what could not be checked, and with --strict warnings.")
 @_JSON
-def doctor(strict: bool, limit: int, as_json: bool) -> None:
+def doctor(strict: bool, limit: int, quiet: bool, as_json: bool) -> None:
     """Check the setup: Prefect, docker-py, the docker CLI, buildx, the engine and the settings.
 
     Each problem comes with a command that fixes it.
@@ -64,19 +99,26 @@ def doctor(strict: bool, limit: int, as_json: bool) -> None:
     Exit code: 0 if there are no problems (there may be warnings), 1 if there is a problem, 3 if there is none, but
     something could not be checked.
     """
-    from prefect_docker_attest.doctor.checkup import exit_code, run_checks
+    from prefect_docker_attest.doctor.check import STATUSES
+    from prefect_docker_attest.doctor.checkup import exit_code, failing, run_checks
     from prefect_docker_attest.doctor.doctor_report import Report
 
+    _refuse_both(quiet, as_json)
     if as_json:
         findings = run_checks(limit)
         code = exit_code(findings.values(), strict=strict)
         _print_json({"ok": code == 0, "checks": [{"name": name, **asdict(found)} for name, found in findings.items()]})
     else:
-        with Report(console()) as report:
+        with Report(console(), failing(strict=strict) if quiet else STATUSES) as report:
             findings = run_checks(limit, report.show)
         report.conclude(findings)
         code = exit_code(findings.values(), strict=strict)
     _leave(code)
+
+
+def _refuse_both(quiet: bool, as_json: bool) -> None:
+    if quiet and as_json:
+        raise click.UsageError("--quiet and --json cannot be used together.")
 
 
 def _platforms(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> list[Platform]:
@@ -88,7 +130,15 @@ def _platforms(_context: click.Context, _parameter: click.Parameter, values: tup
         raise click.BadParameter(str(error)) from None
 
 
-@main.command()
+@main.command(
+    epilog=_more(
+        "What attestations are",
+        _ATTESTATIONS,
+        "inspect registry.example.com/app:v1",
+        "inspect --verify-layers --engine app:v1",
+        "inspect --quiet --fail-on-attestations IMAGE IMAGE",
+    ),
+)
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
 @click.option("--engine", is_flag=True, help="Inspect images in the Docker Engine instead of the registry.")
 @click.option("--verify-layers", is_flag=True, help="Read every layer, and compare it with the image's config.")
@@ -119,6 +169,7 @@ def _platforms(_context: click.Context, _parameter: click.Parameter, values: tup
     callback=_platforms,
     help="Exit with 1 if an image lacks this platform, such as linux/amd64. Can be used several times.",
 )
+@_quiet("Show only images that fail a check or cannot be inspected.")
 @_JSON
 def inspect(  # noqa: PLR0917 click passes each option as an argument
     images: tuple[str, ...],
@@ -129,6 +180,7 @@ def inspect(  # noqa: PLR0917 click passes each option as an argument
     fail_on_platform: bool,
     compressions: tuple[Method, ...],
     expected: list[Platform],
+    quiet: bool,
     as_json: bool,
 ) -> None:
     """Show an image's manifests, platforms, layers and attestations.
@@ -144,11 +196,12 @@ def inspect(  # noqa: PLR0917 click passes each option as an argument
     from prefect_docker_attest.images.inspections import inspect_images
     from prefect_docker_attest.terminal import Bars
 
+    _refuse_both(quiet, as_json)
     bars = Bars()
     checks = Checks(fail_on_attestations, fail_on_corruption, fail_on_platform, expected, compressions)
     # An engine lists the manifests of an image without their layers.
     reads = verify_layers or checks.read_layers or (engine and bool(compressions))
-    report = Report(checks, as_json=as_json)
+    report = Report(checks, quiet=quiet, as_json=as_json)
     with bars.shown():
         for result in inspect_images(images, bars.meter, engine=engine, verify_layers=reads):
             with bars.hidden():
@@ -156,7 +209,15 @@ def inspect(  # noqa: PLR0917 click passes each option as an argument
     sys.exit(report.conclude())
 
 
-@main.command()
+@main.command(
+    epilog=_more(
+        "What attestations are",
+        _ATTESTATIONS,
+        "strip --dry-run registry.example.com/app:v1",
+        "strip registry.example.com/app:v1",
+        "strip --tag v1-plain registry.example.com/app:v1",
+    ),
+)
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
 @click.option(
     "--tag", metavar="NEW", help="Write this tag of the same repository, and keep the image's own tag as it is."

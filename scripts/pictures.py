@@ -25,6 +25,7 @@ from prefect_docker_attest.doctor.checkup import run_checks
 from prefect_docker_attest.doctor.doctor_report import Report
 from prefect_docker_attest.images.inspection_report import show_inspection
 from prefect_docker_attest.images.inspections import inspect_images
+from prefect_docker_attest.names import SETTING
 from prefect_docker_attest.terminal import Bars
 
 if TYPE_CHECKING:
@@ -45,19 +46,23 @@ def main() -> None:
         os.environ.update(engine.environment)
         os.environ["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
         os.environ["PREFECT_PROFILES_PATH"] = os.path.join(folder, "profiles.toml")
+        os.environ[SETTING] = "true"
         os.chdir(folder)
         draw_doctor()
         draw_inspect(engines)
 
 
 def draw_doctor() -> None:
-    """Draw the doctor's output with the setting off, on an engine with the containerd image store."""
+    """Draw the doctor's output with the setting on, on an engine with the containerd image store."""
     names = {sys.prefix: "/srv/flows/.venv", platform.node(): "host"}
     with picture("doctor", f"{COMMAND} doctor") as console:
-        found = run_checks().items()
-        Report(console).conclude(
-            {name: dataclasses.replace(finding, found=replaced(finding.found, names)) for name, finding in found}
-        )
+        found = {
+            name: dataclasses.replace(finding, found=replaced(finding.found, names))
+            for name, finding in run_checks().items()
+        }
+        report = Report(console)
+        console.print(report.table(found))
+        report.conclude(found)
 
 
 def draw_inspect(engines: PrivateDocker) -> None:

@@ -63,20 +63,20 @@ def _events(build: PreparedBuild, engine: DockerPyEngine) -> Generator[Event, No
         explanations.log_output_of(error)
         yield error_event(error)
         return True
-    image_id, closing = _remembered(build, engine, image)
+    image_id, names = _remembered(build, engine, image)
     yield {"aux": {"ID": image_id}}
     if options.quiet:
         yield {"stream": f"{image_id}\n"}
         return True
     # docker-py's `client.images.build` and Prefect's own tests search for this sentence.
     yield {"stream": f"Successfully built {image_id.removeprefix('sha256:')[:12]}\n"}
-    for line in closing:
+    for line in (*names, image.closing_line):
         yield {"stream": f"{line}\n"}
     return True
 
 
 def _remembered(build: PreparedBuild, engine: DockerPyEngine, image: BuiltImage) -> tuple[str, list[str]]:
-    """Return the id of an image and the last lines of the output; remember the image if its builder has pushed it."""
+    """Return the id of an image and lines about its names; remember the image if its builder has pushed it."""
     options = build.request.options
     if options.pushed_to:
         pushed = from_builder.remember(engine.api, options.tags[0], image.metadata, image.replaced)

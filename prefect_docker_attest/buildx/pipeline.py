@@ -15,6 +15,7 @@ from docker import utils
 from prefect_docker_attest.buildx import cached_compression, docker_cli, explanations, from_builder, result_checks
 from prefect_docker_attest.buildx.base_images import BaseImages
 from prefect_docker_attest.buildx.buildx_run import running_build
+from prefect_docker_attest.buildx.closing_line import closing_line
 from prefect_docker_attest.buildx.evidence import Evidence
 from prefect_docker_attest.buildx.metadata import Metadata
 from prefect_docker_attest.buildx.unreadable_files import unreadable_warnings
@@ -61,11 +62,13 @@ class BuiltImage:
         id: id of the image in the engine; ``""`` if the builder pushed it instead
         metadata: buildx's metadata about the image
         replaced: id of the engine's image of that name before the build, if the builder pushed without a tag
+        closing_line: last line for the output, without a line end
     """
 
     id: str
     metadata: Metadata
     replaced: str | None
+    closing_line: str
 
 
 def prepare(
@@ -120,7 +123,9 @@ def run(build: PreparedBuild, show: Callable[[str], T]) -> Generator[T, None, Bu
     try:
         replaced = target.image_id(options.tags[0]) if options.pushed_to else None
         with running_build(build.request, target.docker) as process:
-            unreadable = unreadable_warnings(options)  # while docker starts
+            # Both read files while docker starts.
+            unreadable = unreadable_warnings(options)
+            source = build.settings.find_source("disable_attestations") if options.attestations_disabled else ""
             for line in process.lines():
                 base_images.read_line(line)
                 if not options.quiet:  # with quiet, buildx prints an id that can be wrong
@@ -139,7 +144,7 @@ def run(build: PreparedBuild, show: Callable[[str], T]) -> Generator[T, None, Bu
         logger.warning("%s", warning)
         if not options.quiet:
             yield show(f"WARNING: {warning}\n")
-    return BuiltImage(image, metadata, replaced)
+    return BuiltImage(image, metadata, replaced, closing_line(options, metadata, source))
 
 
 def _complete(request: BuildRequest, target: Target) -> BuildxOptions:

@@ -54,7 +54,8 @@ def build(given: Mapping[str, Any], settings: BuildSettings, stream_progress_to:
     except OSError as error:
         raise BuildFailed(explanations.cannot_start(error)) from error
     try:
-        image = _finished(pipeline.run(prepared, _writer(stream)))
+        write = _writer(stream)
+        image = _finished(pipeline.run(prepared, write))
     except BuildFailed as error:
         if stream is None:
             explanations.log_output_of(error)
@@ -62,6 +63,7 @@ def build(given: Mapping[str, Any], settings: BuildSettings, stream_progress_to:
     metadata_file = given.get("metadata_file")
     if metadata_file is not None:
         Path(os.fspath(metadata_file)).write_text(json.dumps(image.metadata.document), encoding="utf-8")
+    write(f"{image.closing_line}\n")
     return image.id or None
 
 

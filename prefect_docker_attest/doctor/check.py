@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 Status = Literal["ok", "warning", "problem", "unknown", "skipped"]
+
+STATUSES: tuple[Status, ...] = get_args(Status)
 
 _LONGEST_LINE = 300  # characters
 

@@ -24,7 +24,7 @@ from prefect_docker_attest.doctor import (
     setting_files,
 )
 from prefect_docker_attest.doctor.answers import Answer, Answers
-from prefect_docker_attest.doctor.check import Finding, NoAnswerError, SeeOther, first_line
+from prefect_docker_attest.doctor.check import Finding, NoAnswerError, SeeOther, Status, first_line
 from prefect_docker_attest.workers import Workers
 
 if TYPE_CHECKING:
@@ -163,6 +163,15 @@ def _weighed(future: Future[Finding | None], answers: Answers) -> Finding | None
     return finding
 
 
+def failing(*, strict: bool = False) -> tuple[Status, ...]:
+    """Return the statuses for which the exit code is not 0.
+
+    Args:
+        strict: whether a warning counts as a problem
+    """
+    return ("problem", "unknown", "warning") if strict else ("problem", "unknown")
+
+
 def exit_code(findings: Iterable[Finding], *, strict: bool = False) -> int:
     """Return the exit code of the doctor: 1 for a problem, 3 if there is none, but something could not be checked.
 
@@ -170,10 +179,8 @@ def exit_code(findings: Iterable[Finding], *, strict: bool = False) -> int:
         findings: results of the checks
         strict: whether a warning counts as a problem
     """
-    statuses = {finding.status for finding in findings}
-    if statuses & ({"problem", "warning"} if strict else {"problem"}):
-        return 1
-    return 3 if "unknown" in statuses else 0
+    failed = {finding.status for finding in findings}.intersection(failing(strict=strict))
+    return (3 if failed == {"unknown"} else 1) if failed else 0
 
 
 def _masked(text: str) -> str:

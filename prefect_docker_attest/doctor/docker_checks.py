@@ -263,6 +263,7 @@ def cross_platform(answers: Answers) -> Finding:
     if answers.podman_builds() or (answers.engine.result().podman and not buildx_builds_all):
         return Finding("ok", "Podman's own builder builds images with the layers of their own platform")
     if buildx_builds_all:
+        answers.require("package")
         answers.require("builder")
         return Finding("ok", "buildx builds images with the layers of their own platform")
     if not answers.engine.result().uses_containerd_store:

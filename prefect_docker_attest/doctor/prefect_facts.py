@@ -82,6 +82,11 @@ class PrefectFacts:
         """The settings."""
         return BuildSettings(**self.settings)
 
+    @property
+    def is_loaded(self) -> bool:
+        """Whether something loads this package into programs of this Python that import Prefect."""
+        return self.way in ("start-up file", "import") or self.by_plugin
+
 
 def ask_prefect(files: Iterable[Future[None]], limit: int) -> PrefectFacts:
     """Return the facts that a new process of this Python finds.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import shlex
 import sys
 from typing import TYPE_CHECKING
 
@@ -71,11 +72,18 @@ def _activation(here: str, facts: PrefectFacts) -> Finding:
             "know the setting"
         )
         return Finding("warning", found, f"{install}, or set the environment variable {SETTING}.")
-    found = (
-        f"{here}, active only in this command: Python found no start-up file of it, and Prefect did not load it as a "
-        "plugin"
-    )
-    return _inactive(facts, found, f"{install}, or import {startup.__package__} before prefect.")
+    return _inactive(facts, f"{here}: {SETTING} has no effect, because nothing loads this package", _loading(install))
+
+
+def _loading(install: str) -> str:
+    """Return what to do if nothing loads the package: install it, or import it."""
+    folder = os.path.dirname(os.path.dirname(os.path.abspath(startup.__file__)))
+    searched = map(os.path.abspath, filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))
+    if folder not in searched:
+        return f"{install}, or import {startup.__package__} before prefect."
+    # Python imports this module at its start. It does not read .pth files in folders of PYTHONPATH.
+    line = f"echo 'import {startup.__package__}' >> {shlex.quote(os.path.join(folder, 'sitecustomize.py'))}"
+    return f"{install}: Python reads no start-up files in {folder} (PYTHONPATH).\nor `{line}`"
 
 
 def _inactive(facts: PrefectFacts, found: str, advice: str) -> Finding:

@@ -39,6 +39,8 @@ def setting(answers: Answers) -> Finding:
             "Set it to true or false, or unset it." if facts.refuses_value else advice,
         )
     source = facts.sources["disable_attestations"]
+    if facts.values.disable_attestations and not facts.is_loaded:
+        return Finding("problem", f"{SETTING} is on ({source}), but has no effect: see package")
     if facts.values.disable_attestations:
         return Finding("ok", f"{SETTING} is on ({source})")
     return _off(facts, source)

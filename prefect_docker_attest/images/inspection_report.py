@@ -50,11 +50,13 @@ class Report:
 
     Args:
         checks: what an image must have to pass
+        quiet: whether to print only images that do not pass
         as_json: whether to print one JSON object at the end, instead of text
     """
 
-    def __init__(self, checks: Checks, *, as_json: bool) -> None:
+    def __init__(self, checks: Checks, *, quiet: bool, as_json: bool) -> None:
         self._checks = checks
+        self._quiet = quiet
         self._as_json = as_json
         self._failed = False
         self._images: list[dict[str, Any]] = []
@@ -69,16 +71,17 @@ class Report:
             annotate(result.reference, result.error)
             return
         missing = self._checks.missing(result.inspection)
+        failures = list(self._checks.failures(result.inspection))
         if self._as_json:
             extra = {"missing_platforms": missing, "republish": result.republish}
             self._images.append({**json_value(result.inspection), **extra})
-        else:
+        elif failures or not self._quiet:
             wrong = [
                 *(f"There is no image for {platform}." for platform in missing),
                 *self._checks.wrong_compressions(result.inspection),
             ]
             show_inspection(console(), result.inspection, wrong, result.republish)
-        for failure in self._checks.failures(result.inspection):
+        for failure in failures:
             self._failed = True
             annotate(result.reference, failure)
 

@@ -402,12 +402,27 @@ def test_no_password_is_printed(run: Run) -> None:
     assert "s3cret" not in result.out + result.err
 
 
-@pytest.mark.parametrize("columns", [80, 200])
-def test_lines_are_no_longer_than_the_terminal_and_without_colour_in_a_pipe(run: Run, columns: int) -> None:
-    result = run("doctor", DOCKER_HOST=NOWHERE, COLUMNS=str(columns))
+def test_in_a_pipe_lines_are_not_wrapped_and_without_colour(run: Run) -> None:
+    result = run("doctor", DOCKER_HOST=NOWHERE, COLUMNS="80")
 
-    assert max(map(len, result.out.splitlines())) <= columns
+    assert re.search(r"^problem +engine +docker-py gets no answer from .{80}", result.out, re.MULTILINE)
+    assert re.search(r"^ +-> Start Docker, or select a running engine .*: `docker info`\.$", result.out, re.MULTILINE)
     assert "\x1b" not in result.out
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_quiet_shows_what_decides_the_exit_code(run: Run, strict: bool) -> None:
+    result = run("doctor", "-q", *(["--strict"] if strict else []), DOCKER_HOST=NOWHERE)
+
+    shown = set(re.findall(r"^(\w+) {2,}\S", result.out, re.MULTILINE))
+    assert (result.code, shown) == (1, {"problem", "warning"} if strict else {"problem"})
+    assert re.search(r"\nproblems: 1, warnings: \d+\n$" if strict else r"\nproblems: 1\n$", result.out)
+
+
+@pytest.mark.usefixtures("some_engine", "emulation")
+def test_quiet_shows_nothing_if_there_are_no_problems(run: Run) -> None:
+    result = run("doctor", "--quiet", "--strict", **ON)
+    assert (result.code, result.out, result.err) == (0, "", "")
 
 
 @pytest.mark.parametrize("no_color", [None, "1"])

@@ -46,6 +46,23 @@ def test_exit_codes(run: Run, server: HostileServer) -> None:
     assert run("inspect", "--fail-on-everything", good).code == 2
 
 
+def test_quiet_shows_only_images_that_fail(run: Run, server: HostileServer) -> None:
+    good, bad, missing = (f"{server.address}/x:{tag}" for tag in ("good", "bad", "missing"))
+
+    result = run("inspect", "-q", "--fail-on-corruption", good, bad, missing)
+    assert result.code == 1
+    assert [name for name in (good, bad) if f"{name} (" in result.out] == [bad]
+    assert result.err.startswith(f"{missing}: ")
+    silent = run("inspect", "--quiet", "--fail-on-corruption", good)
+    assert (silent.code, silent.out, silent.err) == (0, "", "")
+
+
+@pytest.mark.parametrize("arguments", [("doctor",), ("inspect", "a:b")])
+def test_quiet_cannot_be_used_with_json(run: Run, arguments: tuple[str, ...]) -> None:
+    result = run(*arguments, "--quiet", "--json")
+    assert (result.code, "--quiet and --json cannot be used together" in result.err) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("answer", "retryable"),
     [

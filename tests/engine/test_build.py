@@ -16,6 +16,7 @@ from prefect.utilities.dockerutils import IMAGE_LABELS, ImageBuilder, build_imag
 
 from engines.published import Published
 from prefect_docker_attest.buildx import buildx_run
+from prefect_docker_attest.names import SETTING
 from support.names import BUSYBOX, PREFIX
 
 if TYPE_CHECKING:
@@ -40,7 +41,10 @@ def _inspect(name: str) -> dict[str, Any]:
 
 
 @pytest.mark.usefixtures("switched_on", "amd64")
-def test_build_image_returns_the_id_that_the_engine_holds_under_the_tag(engine: Engine, context: Path) -> None:
+def test_build_image_returns_the_id_that_the_engine_holds_under_the_tag(
+    engine: Engine, context: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SETTING, "true")  # the source of the setting, which is on already
     output = io.StringIO()
     image_id = build_image(context, tag=f"{PREFIX}/build-image:tagged", stream_progress_to=output)
 
@@ -49,7 +53,10 @@ def test_build_image_returns_the_id_that_the_engine_holds_under_the_tag(engine: 
     shown = output.getvalue()
     assert "built on x86_64" in shown
     digest = image_id.removeprefix("sha256:")
-    assert shown.endswith(f"Successfully built {digest[:12]}\nSuccessfully tagged {PREFIX}/build-image:tagged\n")
+    assert shown.endswith(
+        f"Successfully built {digest[:12]}\nSuccessfully tagged {PREFIX}/build-image:tagged\n"
+        "Built by docker buildx without attestations (PREFECT_DOCKER_DISABLE_ATTESTATIONS, environment)\n"
+    )
     content = engine.output_of(image_id, "cat", "/app/hello.txt")
     assert content == "hello from the context\n"
 
@@ -142,19 +149,22 @@ def test_setting_off_the_classic_builder_builds(setting: Setting) -> None:
     assert "buildx" not in output.getvalue()
 
 
-@pytest.mark.usefixtures("engine", "context")
+@pytest.mark.usefixtures("context")
 @pytest.mark.parametrize("option", [{"provenance": False}, {"sbom": False}])
 def test_setting_off_an_image_with_an_attestation_option_is_built_by_buildx(
-    setting: Setting, registry: Registry, option: dict[str, Any]
+    setting: Setting, engine: Engine, registry: Registry, option: dict[str, Any]
 ) -> None:
-    # With only sbom=False, buildx still adds its default provenance.
+    # With only sbom=False, buildx still adds its default provenance. The graphdriver store has no attestations.
     image = DockerImage(f"{registry.address}/per-image", tag="one", dockerfile="Dockerfile", **option)
     image.stream_progress_to = output = io.StringIO()
     with setting(False):
         image.build()
+        last = output.getvalue().splitlines()[-1]
         image.push()
+    attested = engine.store == "containerd" and option != {"provenance": False}
+    assert Published(image.reference).is_one_manifest != attested
     assert "Step 1/" not in output.getvalue()
-    assert Published(image.reference).is_one_manifest or "sbom" in option
+    assert ("with attestations" in last, "without attestations" in last) == (attested, option == {"provenance": False})
 
 
 @pytest.mark.usefixtures("engine")

@@ -67,9 +67,11 @@ def test_without_docker_the_build_says_so(given: dict[str, str], monkeypatch: py
 def test_the_image_is_loaded_streamed_and_pushed_as_one_manifest(engine: Engine, registry: Registry) -> None:
     image, stream = _image(registry, f"loaded-{engine.store}", build_args={"NAME": "whale"}, provenance=True)
     image.build()
+    own, of_prefect = stream.getvalue().splitlines()[-2:]
+    assert own.startswith("Built by docker buildx without attestations (PREFECT_DOCKER_DISABLE_ATTESTATIONS, ")
+    assert of_prefect.startswith("Built image: sha256:")
     image.push()
     assert "hello whale" in stream.getvalue()
-    assert "Built image: sha256:" in stream.getvalue()
     assert Published(image.reference).is_one_manifest
 
 
@@ -79,6 +81,7 @@ def test_push_during_the_build_pushes_one_manifest(engine: Engine, registry: Reg
     image.build()
     image.push()
     assert "hello nobody" in stream.getvalue()
+    assert "\nBuilt and pushed by docker buildx without attestations (PREFECT_DOCKER_DISABLE_A" in stream.getvalue()
     assert Published(image.reference).is_one_manifest
 
 

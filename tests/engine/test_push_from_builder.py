@@ -110,6 +110,7 @@ def tag_in_engine(engine: Engine, name: str, folder: Path) -> None:
 @pytest.mark.usefixtures("far_in_use")
 def test_the_tag_moves_with_the_push_and_not_before(name: str, context: Path, engine: Engine) -> None:
     printed = build(name, context)
+    assert "\nBuilt and pushed by docker buildx without attestations (PREFECT_DOCKER_DISABLE_A" in printed
     assert not Published(name).exists
     assert not in_engine(engine, name)
     image_of(name, context).push()

@@ -1,4 +1,4 @@
-"""The code blocks of the README, run as a reader runs them: with the wheel, a real engine and a real registry."""
+"""The code blocks of the README, and the job of docs/ci.md, run as by a reader: with a real engine and registry."""
 
 from __future__ import annotations
 
@@ -103,6 +103,21 @@ def test_the_commands_work_in_the_order_in_which_they_are_read(
     assert done.returncode == 0, done.stdout + done.stderr
     assert some_engine.host
     assert Published(f"{registry.address}/app:v1").is_one_manifest
+    constants, commands = _job(registry)
+    done = environment.run("-c", SHELL, "\n".join(commands), variables={**variables, **constants, "IMAGE_TAG": "job"})
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert Published(f"{constants['IMAGE_NAME']}:job").is_one_manifest
+
+
+def _job(registry: Registry) -> tuple[dict[str, str], list[str]]:
+    """The constant variables of the job in docs/ci.md, and its commands, except those that install and log in."""
+    page = (ROOT / "docs/ci.md").read_text(encoding="utf-8").replace("registry.example.com", registry.address)
+    found = re.findall(r"^ +(?:- )?run: (?:>-\n)?((?: {10}.*\n)+|.*\n)", page, re.MULTILINE)
+    commands = [" ".join(command.split()) for command in found]
+    assert [command.split()[0] for command in commands] == [
+        *("pip", "echo", "prefect-docker-attest", "python", "prefect-docker-attest")
+    ]
+    return dict(re.findall(r'^      ([A-Z_]+): "?([^"${\n]+)"?$', page, re.MULTILINE)), commands[2:]
 
 
 @pytest.mark.usefixtures("project", "some_engine")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from importlib.metadata import version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ from packaging.version import Version
 from support.environment import SETTING, builder_of, write
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from support.environment import Environment
 
 # Prefect has plugins since 3.4.24. Before 3.7 they were an experiment.
@@ -88,10 +91,30 @@ def test_the_doctor_reports_an_import_as_the_loader(without_us: Environment, imp
 
 
 @pytest.mark.parametrize(("setting", "status"), [("true", "problem"), ("false", "warning")])
-def test_the_doctor_warns_if_nothing_loads_the_package(
+def test_the_doctor_says_first_that_nothing_loads_the_package(
     without_us: Environment, importable: dict[str, str], setting: str, status: str
 ) -> None:
-    check = package_check(without_us, {**importable, SETTING: setting})
-    assert check["status"] == status
-    assert "active only in this command" in check["found"]
-    assert check["advice"].endswith("or import prefect_docker_attest before prefect.")
+    done = without_us.run("-m", "prefect_docker_attest", "doctor", "--json", variables={**importable, SETTING: setting})
+    checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+    assert next(iter(checks)) == "package"
+    assert checks["package"]["status"] == status
+    assert checks["package"]["found"].endswith(f"{SETTING} has no effect, because nothing loads this package")
+    shown = checks["setting"]
+    assert (shown["status"], "but has no effect" in shown["found"]) == (status, setting == "true")
+    assert checks["cross-platform"]["status"] != "ok"
+
+
+def test_the_command_that_the_doctor_shows_for_a_folder_of_pythonpath_loads_the_package(
+    without_us: Environment, from_wheel: Environment, importable: dict[str, str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "a b"
+    folder.mkdir()
+    for name in ("prefect_docker_attest", next(from_wheel.site_packages.glob("prefect_docker_attest-*")).name):
+        (folder / name).symlink_to(from_wheel.site_packages / name)
+    variables = {**importable, "PYTHONPATH": str(folder)}
+    advice = package_check(without_us, variables)["advice"]
+    command = advice.partition("\nor `")[2].removesuffix("`")
+    subprocess.run(command, shell=True, check=True)
+    assert without_us.call(builder, using=[builder_of], variables=variables) == "buildx"
+    check = package_check(without_us, variables)
+    assert (check["status"], check["advice"]) == ("ok", "")

@@ -1,4 +1,4 @@
-"""The README and the pages of docs/: links, length, quoted messages, and the keys of `--json`."""
+"""The README and the pages of docs/: length, quoted messages, and the keys of `--json`."""
 
 from __future__ import annotations
 
@@ -16,19 +16,8 @@ from prefect_docker_attest.images.stripping import Stripped
 from support.messages import messages
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/*.md"))]
 COMMANDS = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
 TROUBLESHOOTING = (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8")
-
-_LINK = re.compile(r"\]\(([^)\s]+)\)")
-_FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
-
-
-def _anchors(page: Path) -> set[str]:
-    """The anchors that GitHub makes of a page's headings."""
-    text = _FENCED.sub("", page.read_text(encoding="utf-8"))
-    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_the_readme_has_at_most_150_lines() -> None:
@@ -47,30 +36,6 @@ def test_the_fix_is_in_the_first_30_lines_of_the_readme() -> None:
         "built and pushed again",
     )
     assert [text for text in needed if text not in beginning] == []
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_to_files_and_headings(page: Path) -> None:
-    broken = []
-    for link in _LINK.findall(page.read_text(encoding="utf-8")):
-        if link.startswith("https://"):
-            continue
-        name, _, anchor = link.partition("#")
-        target = page.parent / name if name else page
-        if not target.is_file() or (anchor and anchor not in _anchors(target)):
-            broken.append(link)
-    assert broken == []
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_files_that_are_named_exist(page: Path) -> None:
-    named = re.findall(r"`((?:tests|scripts|examples|benchmarks|\.github)/[\w./-]+)", page.read_text(encoding="utf-8"))
-    assert [name for name in named if not (ROOT / name).exists()] == []
-
-
-def test_the_readme_links_to_each_page() -> None:
-    links = _LINK.findall((ROOT / "README.md").read_text(encoding="utf-8"))
-    assert [page.name for page in ROOT.glob("docs/*.md") if f"docs/{page.name}" not in links] == []
 
 
 def _quoted(title: str) -> list[str]:
