@@ -70,12 +70,12 @@ def podman_options(
     for name in settings_for_buildkit(settings):
         shown = getattr(settings, name) if name in _SERVED_SETTINGS else ...
         raise _refused(variable(name), podman, "Unset it", shown)
-    options = apply_defaults(settings, options, "", engine_platform)
     overruled: Sequence[str] = ()
     if settings.disable_attestations:
         overruled = options.requested_attestations
         options = options.without_attestations()
     _refuse_options(options, given, podman)
+    options = apply_defaults(settings, options, "", engine_platform)
     own = {name: value for name, value in given.items() if name not in BUILDX_ONLY}
     platform = _complete(options.platforms[0], engine_platform()) if options.platforms else None
     if platform:
@@ -120,8 +120,7 @@ def _refuse_options(options: BuildxOptions, given: Mapping[str, Any], podman: st
         name = "platforms" if given.get("platforms") else "platform"
         raise _refused(name, podman, "Build for one platform", ",".join(map(str, options.platforms)))
     unset = BuildxOptions(context="")
-    # An option can imply another one: zstd implies OCI media types. The error names the one that the image has.
-    for row in sorted(table.ROWS, key=lambda row: row.name not in given):
+    for row in table.ROWS:
         value, is_fulfilled = getattr(options, row.name), _FULFILLED.get(row.name)
         if value == getattr(unset, row.name) or (is_fulfilled and is_fulfilled(options)):
             continue
