@@ -294,15 +294,18 @@ class Rows:
 
     def _demo(self) -> dict[str, Any]:
         _make_registry_image()
-        ran = subprocess.run(
+        printed = []
+        with subprocess.Popen(
             [sys.executable, "/usr/local/examples/demo.py"],
             env={**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "120"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            check=False,
-        )
-        return {"code": ran.returncode, "printed": ran.stdout[-6000:]}
+        ) as demo:
+            for line in demo.stdout or ():
+                print(line, end="", flush=True)
+                printed.append(line)
+        return {"code": demo.returncode, "printed": "".join(printed)[-6000:]}
 
 
 def _make_registry_image() -> None:
