@@ -87,7 +87,7 @@ def main() -> None:
     type=click.IntRange(min=1, max=3600),
     default=30,
     show_default=True,
-    help="Do not wait longer for Prefect's import, Docker and settings files.",
+    help="Do not wait longer than this for Prefect's import, Docker and settings files.",
 )
 @_quiet("Show only problems and what could not be checked, and with --strict warnings.")
 @_JSON
@@ -140,18 +140,24 @@ def _platforms(_context: click.Context, _parameter: click.Parameter, values: tup
     ),
 )
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
-@click.option("--engine", is_flag=True, help="Inspect images in the Docker Engine instead of the registry.")
-@click.option("--verify-layers", is_flag=True, help="Read every layer, and compare it with the image's config.")
+@click.option(
+    "--engine", is_flag=True, help="Inspect images in the Docker Engine or in Podman instead of the registry."
+)
+@click.option(
+    "--verify-layers",
+    is_flag=True,
+    help="Read every layer. Compare it with the image's config, and its programs with the image's platform.",
+)
 @click.option("--fail-on-attestations", is_flag=True, help="Exit with 1 if an image has attestations.")
 @click.option(
     "--fail-on-corruption",
     is_flag=True,
-    help="Exit with 1 if a layer is corrupt or cannot be verified. Implies --verify-layers.",
+    help="Exit with 1 if a layer is corrupt or cannot be verified. Includes --verify-layers.",
 )
 @click.option(
     "--fail-on-platform",
     is_flag=True,
-    help="Exit with 1 if the programs in an image are for another platform, or cannot be checked. Implies "
+    help="Exit with 1 if the programs in an image are for another platform, or cannot be checked. Includes "
     "--verify-layers.",
 )
 @click.option(
@@ -159,7 +165,8 @@ def _platforms(_context: click.Context, _parameter: click.Parameter, values: tup
     "compressions",
     type=click.Choice(["gzip", "zstd", "uncompressed"]),
     multiple=True,
-    help="Exit with 1 if a layer has this compression, or if its compression is unknown. Can be used several times.",
+    help="Exit with 1 if a layer has this compression, or if its compression is unknown. Can be used several times. "
+    "With --engine, it reads every layer.",
 )
 @click.option(
     "--expect-platform",
@@ -169,7 +176,7 @@ def _platforms(_context: click.Context, _parameter: click.Parameter, values: tup
     callback=_platforms,
     help="Exit with 1 if an image lacks this platform, such as linux/amd64. Can be used several times.",
 )
-@_quiet("Show only images that fail a check or cannot be inspected.")
+@_quiet("Show only images that fail a --fail-on or --expect-platform check, or cannot be inspected.")
 @_JSON
 def inspect(  # noqa: PLR0917 click passes each option as an argument
     images: tuple[str, ...],
@@ -186,7 +193,7 @@ def inspect(  # noqa: PLR0917 click passes each option as an argument
     """Show an image's manifests, platforms, layers and attestations.
 
     Images are read from their registry with the credentials of `docker login`, because clusters pull them from there.
-    With --engine, IMAGE is the name or id of an image in the Docker Engine.
+    With --engine, IMAGE is the name or id of an image in the Docker Engine or in Podman.
 
     Exit code: 0 if all images were inspected and pass the --fail-on and --expect-platform checks, 1 if an image fails
     such a check, 3 if no check failed, but an image could not be inspected.

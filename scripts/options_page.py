@@ -22,9 +22,12 @@ This page lists every option that a build accepts, and the flag of `docker build
 and the buildx-only options. With `build_backend="buildx"` they take the options of python-on-whales. The second column
 of the first two tables has their names. It is empty if python-on-whales has no such option.
 
-An image with a buildx-only option is built by buildx, even with the setting off. On the containerd image store, buildx
-then adds attestations, unless the image has `provenance=False`. With the setting on, `provenance=True`, `sbom=True` and
-`attest` have no effect, and a warning names them.
+An image with a buildx-only option is built by buildx, even with the setting off. On the containerd image store, or if
+the builder pushes the image, buildx then adds attestations, unless the image has `provenance=False`. With the setting
+on, `provenance=True`, `sbom=True` and `attest` have no effect, and a warning names them.
+
+With Podman's own builder, docker-py's options work as without this package, and most buildx-only options are refused
+([settings.md](settings.md#podman)).
 
 Two values of docker-py's own options count as buildx-only too: entries of `cache_from` such as
 `type=registry,ref=NAME`, and several platforms in `platform`.

@@ -88,7 +88,7 @@ class BuildxOptions:
         "--no-cache-filter",
         (),
         values.strings,
-        "Stages whose steps are all built again. It cannot be combined with `nocache`.",
+        "Stages whose steps are all built again. This option cannot be combined with `nocache`.",
     )
     pull: bool = _row(
         "--pull", False, values.switch, "Look for newer base images.", docker_py="pull", python_on_whales="pull"
@@ -179,7 +179,7 @@ class BuildxOptions:
         "--annotation",
         (),
         values.key_values,
-        "Annotations of the manifest: a mapping, or `key=value` strings. It needs the containerd image store, or a "
+        "Annotations of the manifest: a mapping, or `key=value` strings. They need the containerd image store, or a "
         "builder that pushes the image.",
         since=(0, 12, 0),
     )
@@ -195,8 +195,8 @@ class BuildxOptions:
         None,
         values.compression,
         "The compression of new layers: `zstd`, `gzip` or `uncompressed`, or with a level `zstd:0` to `zstd:22` and "
-        "`gzip:0` to `gzip:9`. It needs the containerd image store, or a builder that pushes the image; `gzip` works "
-        "everywhere. `zstd` and `uncompressed` imply the media types `oci`.",
+        "`gzip:0` to `gzip:9`. It needs the containerd image store, or a builder that pushes the image. `gzip` without "
+        "a level works everywhere. `zstd` and `uncompressed` imply the media types `oci`.",
     )
     push: bool = _row(
         "--push",
