@@ -17,8 +17,10 @@ from prefect_docker_attest.subprocesses import TIMED_OUT
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-# Of the docker CLI, if the engine's socket does not exist or does not answer.
-_NO_ANSWER = re.compile(r"cannot connect to the docker daemon|error during connect", re.IGNORECASE)
+# Of the docker CLI, if the engine's socket does not exist or does not answer. The second is Docker 29's.
+_NO_ANSWER = re.compile(
+    r"cannot connect to the docker daemon|failed to connect to the docker api|error during connect", re.IGNORECASE
+)
 
 
 class CliContext:

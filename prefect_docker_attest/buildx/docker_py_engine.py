@@ -90,11 +90,20 @@ class DockerPyEngine:
 
     @cached_property
     def uses_containerd_store(self) -> bool | None:
-        return is_containerd_store(self.api.info())
+        try:
+            return is_containerd_store(self.api.info())
+        except docker_errors.APIError as error:
+            if error.status_code != requests.codes.forbidden:
+                raise
+            return None  # a proxy in front of the socket refuses this request, which buildx does not need
 
     @property
     def podman(self) -> str:
         """The version of Podman, if the engine is Podman; ``""`` if it is not."""
+        if not podman_version(self._version):
+            return ""
+        # A client can live longer than its engine, and a Docker Engine in its place would use its classic builder.
+        vars(self.api).pop(ENGINE_VERSION)
         return podman_version(self._version)
 
     def image_id(self, name: str) -> str | None:

@@ -162,7 +162,9 @@ EXPLANATIONS = (
         'Use Prefect\'s build_backend="buildx" with push=True.',
     ),
     Explanation(
-        r"[Cc]annot connect to the Docker daemon at (?P<address>\S+?)\.?(?: Is the docker daemon running\?)?$",
+        # The second is Docker 29's, for a socket that does not exist (moby, client/request.go).
+        r"(?:[Cc]annot connect to the Docker daemon|[Ff]ailed to connect to the docker API) at (?P<address>\S+?)"
+        r"(?:\.?(?: Is the docker daemon running\?)?$|[;:] )",
         "The docker CLI cannot reach the engine at {address}.",
         _CHECK_ENGINE,
     ),

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from docker.utils.build import PatternMatcher
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from prefect_docker_attest.options.table import BuildxOptions
 
@@ -29,11 +31,11 @@ def unreadable_warnings(options: BuildxOptions) -> list[str]:
 
 def _warning(folder: str, options: BuildxOptions) -> str:
     """Return the warning for a folder; ``""`` if no file needs one."""
-    unreadable = [os.path.relpath(path, folder) for path in _unreadable(folder) if os.path.exists(path)]
-    if not unreadable:
+    matcher: Any = PatternMatcher(_ignore_patterns(folder, options))
+    try:
+        sent = sorted(_unreadable(folder, matcher.patterns))
+    except re.error:  # BuildKit refuses the pattern, and names it
         return ""
-    ignored: Any = PatternMatcher(_ignore_patterns(folder, options))
-    sent = sorted(path for path in unreadable if not ignored.matches(path))
     if not sent:
         return ""
     others = f" and {len(sent) - 1} more" if len(sent) > 1 else ""
@@ -43,16 +45,33 @@ def _warning(folder: str, options: BuildxOptions) -> str:
     )
 
 
-def _unreadable(folder: str) -> Iterator[str]:
-    """Yield the paths of files that the user cannot read. BuildKit itself reports folders that cannot be read."""
-    folders = [folder]
+def _unreadable(folder: str, patterns: Sequence[Any]) -> Iterator[str]:
+    """Yield the paths in a folder of files that are sent and that the user cannot read.
+
+    BuildKit itself reports folders that cannot be read. Ignored folders are not entered, unless a pattern has a "!".
+    """
+    folders, enters_ignored = [""], any(pattern.exclusion for pattern in patterns[:-1])  # the last one is docker-py's
     while folders:
-        with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
+        parent = folders.pop()
+        with contextlib.suppress(OSError), os.scandir(os.path.join(folder, parent)) as entries:
             for entry in entries:
+                path = os.path.join(parent, entry.name)
                 if entry.is_dir(follow_symlinks=False):
-                    folders.append(entry.path)
-                elif entry.is_file(follow_symlinks=False) and not os.access(entry.path, os.R_OK):
-                    yield entry.path
+                    folders += [path] if enters_ignored or not _is_ignored(path, patterns) else []
+                elif _cannot_be_read(entry) and not _is_ignored(path, patterns):
+                    yield path
+
+
+def _cannot_be_read(entry: os.DirEntry[str]) -> bool:
+    """Whether this is a file that the user cannot read, and that was not deleted a moment ago."""
+    return entry.is_file(follow_symlinks=False) and not os.access(entry.path, os.R_OK) and os.path.exists(entry.path)
+
+
+def _is_ignored(path: str, patterns: Sequence[Any]) -> bool:
+    """Whether the last pattern that matches the path, or a folder above it, ignores it, as BuildKit decides."""
+    above = list(accumulate(path.split(os.sep), os.path.join))
+    found = [pattern for pattern in patterns if any(map(pattern.match, above))]
+    return bool(found) and not found[-1].exclusion
 
 
 def _ignore_patterns(folder: str, options: BuildxOptions) -> list[str]:

@@ -81,9 +81,12 @@ def _loading(install: str) -> str:
     searched = map(os.path.abspath, filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))
     if folder not in searched:
         return f"{install}, or import {startup.__package__} before prefect."
+    found = f"{install}: Python reads no start-up files in {folder} (PYTHONPATH)."
     # Python imports this module at its start. It does not read .pth files in folders of PYTHONPATH.
-    line = f"echo 'import {startup.__package__}' >> {shlex.quote(os.path.join(folder, 'sitecustomize.py'))}"
-    return f"{install}: Python reads no start-up files in {folder} (PYTHONPATH).\nor `{line}`"
+    module = os.path.join(folder, "sitecustomize.py")
+    if os.name != "posix":  # PowerShell's `>>` can write UTF-16, and cmd keeps the quotes
+        return f"{found}\nor add the line `import {startup.__package__}` to {module}"
+    return f"{found}\nor `echo 'import {startup.__package__}' >> {shlex.quote(module)}`"
 
 
 def _inactive(facts: PrefectFacts, found: str, advice: str) -> Finding:

@@ -155,7 +155,9 @@ def _compression(setup: _Setup) -> Finding | None:
         return None
     if Compression.of_user(setup.settings.compression) == GZIP:
         return None
-    return Finding("problem", "this image store pushes only layers that it compresses with gzip", f"{_CONTAINERD}.")
+    return Finding(
+        "problem", "this image store pushes only layers that it compresses itself with gzip", f"{_CONTAINERD}."
+    )
 
 
 def _cache(setup: _Setup) -> Finding | None:

@@ -46,7 +46,7 @@ class Checks:
         """Return a sentence about each image with layers of a compression that it must not have, or that is unknown."""
         sentences = []
         for image in inspection.images if self.compressions else ():
-            methods = [layer.compression for layer in image.layers] or ["unknown"]
+            methods = [layer.compression for layer in image.layers]
             if found := [word for word in (*self.compressions, "unknown") if word in methods]:
                 name = image.platform or image.digest
                 sentences.append(f"{name} has layers with the compression {' and '.join(dict.fromkeys(found))}.")

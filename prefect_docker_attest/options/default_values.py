@@ -98,7 +98,7 @@ def refused_by_graphdriver(settings: BuildSettings, options: BuildxOptions) -> O
     """
     store = "is not supported: the image store of this Docker Engine"
     if options.compression not in (None, GZIP):
-        reason = f"{store} pushes only layers that it compresses with gzip"
+        reason = f"{store} pushes only layers that it compresses itself with gzip"
         return OptionError(settings.origin("compression"), reason, str(options.compression), tip=_USE_CONTAINERD)
     if options.media_types == "oci":
         reason = f"{store} pushes only Docker's media types"

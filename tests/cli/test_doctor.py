@@ -495,7 +495,7 @@ def test_settings_that_are_defaults_of_options(run: Run, variables: dict[str, st
     ("name", "value", "result"),
     [
         ("MEDIA_TYPES", "oci", "this image store pushes only Docker's media types"),
-        ("COMPRESSION", "zstd", "this image store pushes only layers that it compresses with gzip"),
+        ("COMPRESSION", "zstd", "this image store pushes only layers that it compresses itself with gzip"),
         ("CACHE_TO", "type=registry,ref=a/b:c", "this builder cannot write a cache"),
     ],
 )

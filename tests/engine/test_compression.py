@@ -262,7 +262,9 @@ def test_the_graphdriver_store_refuses_what_it_cannot_keep(
     way: str, compression: str, name: str, context: Path, engine: Engine
 ) -> None:
     assert engine
-    refused = rf"COMPRESSION='{compression}' is not supported: .* compresses with gzip\.\nTIP Use the containerd image"
+    refused = (
+        rf"COMPRESSION='{compression}' is not supported: .* compresses itself with gzip\.\nTIP Use the containerd image"
+    )
     with settings(compression=compression), pytest.raises(OptionError, match=f"^PREFECT_DOCKER_{refused}"):
         WAYS[way](name, context)
     if way != "build_backend":

@@ -20,6 +20,7 @@ from prefect.utilities.dockerutils import BuildError, build_image, docker_client
 
 from support.names import BUSYBOX, PREFIX
 from support.socket_proxy import socket_proxy
+from support.ways import settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,6 +94,21 @@ def test_a_socket_that_refuses_requests_of_buildx_is_named(
         assert "The engine's socket refused a request of buildx, which calls POST /grpc and POST /session." in text
     if refused != "/grpc":
         assert "set its variables POST, GRPC, SESSION and IMAGES to 1" in text
+
+
+def test_a_socket_that_refuses_only_the_info_of_the_engine_is_enough(
+    context: Path, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A build with Docker's media types asks for the image store, to convert layers where that is possible."""
+    (context / "Dockerfile").write_text(f"{FROM}LABEL x=1\n")
+    path = tmp_path / "proxy.sock"
+    with (
+        socket_proxy(path, engine.host, lambda _method, target: target.endswith("/info")) as requests,
+        settings(media_types="docker"),
+    ):
+        monkeypatch.setenv("DOCKER_HOST", f"unix://{path}")
+        assert build_image(context).startswith("sha256:")
+    assert any(request.endswith("/info") for request in requests)
 
 
 def test_an_address_that_only_docker_py_can_use_is_named(

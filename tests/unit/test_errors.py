@@ -101,6 +101,19 @@ def test_without_an_error_line_the_last_lines_of_the_cli_are_shown() -> None:
     assert text_of(125, lines) == "unknown flag: --nosuch"
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "ERROR: Cannot connect to the Docker daemon at unix:///x.sock. Is the docker daemon running?",
+        "ERROR: failed to connect to the docker API at unix:///x.sock; check if the path is correct and if the daemon "
+        "is running: dial unix /x.sock: connect: no such file or directory",
+    ],
+    ids=["Docker 28", "Docker 29"],
+)
+def test_an_engine_that_cannot_be_reached_is_named(line: str) -> None:
+    assert "The docker CLI cannot reach the engine at unix:///x.sock.\nTIP" in text_of(1, [line])
+
+
 def test_a_killed_command_without_output_is_reported_with_its_signal() -> None:
     assert "killed by signal 9.\nTIP" in text_of(-9, [])
 
