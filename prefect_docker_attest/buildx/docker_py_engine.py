@@ -100,10 +100,6 @@ class DockerPyEngine:
     @property
     def podman(self) -> str:
         """The version of Podman, if the engine is Podman; ``""`` if it is not."""
-        if not podman_version(self._version):
-            return ""
-        # A client can live longer than its engine, and a Docker Engine in its place would use its classic builder.
-        vars(self.api).pop(ENGINE_VERSION)
         return podman_version(self._version)
 
     def image_id(self, name: str) -> str | None:
@@ -142,6 +138,10 @@ class DockerPyEngine:
         except (requests.RequestException, ValueError):
             return None
         return found if isinstance(found, dict) else None
+
+    def is_podman_now(self) -> bool:
+        """Ask again whether the engine is Podman: a client can live longer than its engine."""
+        return bool(podman_version(self.api.version()))
 
     def lists_attestations(self, image: str) -> bool:
         url = self.api._url("/images/{0}/json", image)  # noqa: SLF001

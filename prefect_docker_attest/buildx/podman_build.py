@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from prefect_docker_attest.buildx import docker_cli, explanations, pipeline, result_checks
 from prefect_docker_attest.buildx.docker_py_build import as_json_lines, error_event
 from prefect_docker_attest.errors import BuildFailed
+from prefect_docker_attest.failures import Failure
 from prefect_docker_attest.options import values
 from prefect_docker_attest.options.podman_options import podman_options
 
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from prefect_docker_attest.buildx.docker_py_engine import DockerPyEngine
     from prefect_docker_attest.options.podman_options import PodmanOptions
 
+_REPLACED = Failure(
+    notes=("Another engine has taken the place of Podman since this client was made, and its classic builder built.",),
+    tip="Build again with a new client.",
+)
 _ID = re.compile(r"(?:sha256:)?([0-9a-f]{64})\s*")
 
 
@@ -92,12 +97,24 @@ def _checked(
     if not image or failed:
         return
     try:
-        unchecked = result_checks.check_podman_image(engine.podman_image(image), options.platform)
+        unchecked = _check(image, engine, options)
     except BuildFailed as error:
         yield error_event(BuildFailed(explanations.naming_settings(error.failure, options.settings)))
         return
     if not quiet:
         yield {"stream": f"Built by Podman {podman}, whose builder adds no attestations{unchecked}\n"}
+
+
+def _check(image: str, engine: DockerPyEngine, options: PodmanOptions) -> str:
+    """Check the image with this id, and return what was not checked, for the last line of the output.
+
+    Raises:
+        BuildFailed: it is not the requested image, or the engine is not Podman any more
+    """
+    found = engine.podman_image(image)
+    if found is None and not engine.is_podman_now():
+        raise BuildFailed(_REPLACED)
+    return result_checks.check_podman_image(found, options.platform)
 
 
 def _image_of(event: Event, *, quiet: bool) -> str:

@@ -342,6 +342,23 @@ def test_the_version_is_asked_once_for_each_client(
 
 
 @pytest.mark.usefixtures("switched_on")
+def test_a_docker_engine_in_the_place_of_podman_is_noticed(
+    podman: Podman, some_engine: Engine, context: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    socket = tmp_path / "engine.sock"
+    socket.symlink_to(podman.address.removeprefix("unix://"))
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{socket}")
+    with docker_client() as client:
+        client.api.get_adapter("http+docker://").close()  # the connection to Podman
+        socket.unlink()
+        socket.symlink_to(some_engine.host.removeprefix("unix://"))
+        *_, last = client.api.build(path=str(context), decode=True)
+        assert last["error"].startswith("Another engine has taken the place of Podman")
+        *_, last = client.api.build(path=str(context), decode=True)
+    assert last["stream"].startswith("Built by docker buildx without attestations")
+
+
+@pytest.mark.usefixtures("switched_on")
 def test_a_docker_engine_is_asked_nothing_more(
     some_engine: Engine, context: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
