@@ -68,9 +68,7 @@ GZIP = Compression("gzip")
 def named_in(media_type: str) -> Method | None:
     """Return the compression that the media type of a layer names; `None` for a type of unknown form."""
     start, _, end = media_type.removesuffix("+encrypted").rpartition(".tar")
-    words = set(re.split(r"[.+]", end)) - {""}
-    if not start or not words <= {"gzip", "zstd"}:
+    suffixes = set(re.split(r"[.+]", end)) - {""}
+    if not start or not suffixes <= {"gzip", "zstd"} or len(suffixes) > 1:
         return None
-    if len(words) > 1:
-        return None
-    return "zstd" if "zstd" in words else "gzip" if words else "uncompressed"
+    return "zstd" if "zstd" in suffixes else "gzip" if suffixes else "uncompressed"

@@ -139,9 +139,12 @@ class DockerPyEngine:
             return None
         return found if isinstance(found, dict) else None
 
-    def is_podman_now(self) -> bool:
-        """Ask again whether the engine is Podman: a client can live longer than its engine."""
-        return bool(podman_version(self.api.version()))
+    def is_still_podman(self) -> bool:
+        """Ask again whether the engine is Podman: a client can live longer than its engine. No answer counts as yes."""
+        try:
+            return bool(podman_version(self.api.version()))
+        except (docker_errors.DockerException, requests.RequestException):
+            return True
 
     def lists_attestations(self, image: str) -> bool:
         url = self.api._url("/images/{0}/json", image)  # noqa: SLF001

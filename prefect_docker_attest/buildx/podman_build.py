@@ -112,7 +112,7 @@ def _check(image: str, engine: DockerPyEngine, options: PodmanOptions) -> str:
         BuildFailed: it is not the requested image, or the engine is not Podman any more
     """
     found = engine.podman_image(image)
-    if found is None and not engine.is_podman_now():
+    if found is None and not engine.is_still_podman():
         raise BuildFailed(_REPLACED)
     return result_checks.check_podman_image(found, options.platform)
 

@@ -47,7 +47,7 @@ class Checks:
         sentences = []
         for image in inspection.images if self.compressions else ():
             methods = [layer.compression for layer in image.layers]
-            if found := [word for word in (*self.compressions, "unknown") if word in methods]:
+            if found := [method for method in (*self.compressions, "unknown") if method in methods]:
                 name = image.platform or image.digest
                 sentences.append(f"{name} has layers with the compression {' and '.join(dict.fromkeys(found))}.")
         return sentences
