@@ -32,7 +32,7 @@ def closing_line(options: BuildxOptions, metadata: Metadata, source: str) -> str
 
 
 def _seen(options: BuildxOptions, metadata: Metadata) -> tuple[str, str]:
-    """Return what a build shows about attestations that its options decide on, and the reason."""
+    """Return what the result of a build shows about attestations, and which options are the reason."""
     if options.multi_platform:
         return "", ""
     if manifest.is_index(metadata.media_type):

@@ -8,23 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
-import ssl
-import sys
 import time
 import zlib
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
 import requests
 import urllib3
-from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies
 
+from prefect_docker_attest.images import certificates
 from prefect_docker_attest.images.documents import LATER, ImageError
 
 if TYPE_CHECKING:
@@ -43,14 +40,6 @@ _DOCUMENT_TIME, _ERROR_TIME = 60, 5  # seconds to read a whole document, or a wh
 _CONNECT_TIME, _READ_TIME = 10, 30  # seconds
 _WRAPPERS = 8  # exceptions that wrap the cause of an error
 _CONNECTION = re.compile(r"^(<[^>]*>|HTTPS?Connection\w*\([^)]*\)): ")  # the start of urllib3's messages
-# Certificates of distributions that are not at OpenSSL's default path. truststore reads these.
-_BUNDLES = (
-    "/etc/ssl/cert.pem",
-    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
-    "/etc/pki/tls/cert.pem",
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/ssl/ca-bundle.pem",
-)
 _REDIRECTING = (301, 302, 303, 307, 308)
 
 
@@ -137,35 +126,6 @@ class Response:
         return status_line
 
 
-class _SystemAdapter(HTTPAdapter):
-    """Verifies certificates with those of the system, as docker and buildx do."""
-
-    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
-        super().init_poolmanager(*arguments, **options, ssl_context=_system_context())
-
-    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
-        return super().proxy_manager_for(proxy, **options, ssl_context=_system_context())
-
-    def cert_verify(self, conn: Any, *_: Any) -> None:
-        conn.cert_reqs = "CERT_REQUIRED"  # and not the certificates of certifi
-
-
-def _system_context() -> ssl.SSLContext:
-    import truststore
-
-    return truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-
-
-def _system_has_certificates() -> bool:
-    """Whether the system has certificates. Container images without the package ca-certificates have none."""
-    paths = ssl.get_default_verify_paths()
-    if sys.platform in ("darwin", "win32") or paths.cafile or any(map(os.path.isfile, _BUNDLES)):
-        return True
-    with contextlib.suppress(OSError):
-        return bool(paths.capath and os.listdir(paths.capath))
-    return False
-
-
 class Client:
     """An HTTP client. Several threads can use it at the same time.
 
@@ -175,10 +135,8 @@ class Client:
 
     def __init__(self, *, trust_env: bool) -> None:
         self._trust_env = trust_env
-        names = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
-        self._verify = next(filter(None, map(os.environ.get, names)), True)
-        uses_system = self._verify is True and _system_has_certificates()
-        self._adapter = (_SystemAdapter if uses_system else HTTPAdapter)(pool_maxsize=16)
+        self._verify, adapter = certificates.trusted()
+        self._adapter = adapter(pool_maxsize=16)
 
     def close(self) -> None:
         self._adapter.close()

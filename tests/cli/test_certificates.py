@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from requests.adapters import HTTPAdapter
 
-from prefect_docker_attest.images import http
+from prefect_docker_attest.images import certificates, http
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -107,7 +107,7 @@ def test_a_system_without_certificates_uses_those_of_certifi(monkeypatch: pytest
         monkeypatch.delenv(name, raising=False)
     nothing = ssl.DefaultVerifyPaths("", str(tmp_path), "", "", "", "")
     monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: nothing)
-    monkeypatch.setattr(http, "_BUNDLES", ())
+    monkeypatch.setattr(certificates, "_BUNDLES", ())
     monkeypatch.setattr("sys.platform", "linux")
 
     assert type(http.Client(trust_env=False)._adapter) is HTTPAdapter  # requests gives it those of certifi
