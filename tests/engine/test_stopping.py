@@ -28,7 +28,7 @@ from prefect.utilities.dockerutils import BuildError, build_image, docker_client
 
 from engines import machine, private
 from support.names import PREFIX
-from support.processes import wait_until
+from support.processes import allowed, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -175,7 +175,7 @@ def test_a_cancelled_scope_stops_a_build_in_a_thread_of_anyio(slow: SlowBuild, a
             await anyio.to_thread.run_sync(build_here, abandon_on_cancel=abandoned)
             pytest.fail("the scope was not cancelled")
         assert scope.cancelled_caught
-        assert await anyio.to_thread.run_sync(ended.wait, 60)
+        assert await anyio.to_thread.run_sync(ended.wait, allowed(60))
 
     ended = threading.Event()
     anyio.run(build_until_it_sleeps)
@@ -216,7 +216,7 @@ class EngineOfItsOwn:
         """Stop the engine as a service manager does."""
         dockerd = self.dockerd
         dockerd.terminate()
-        dockerd.wait(60)
+        dockerd.wait(allowed(60))
 
     def restart(self) -> None:
         """Stop the engine, start it again, and wait until it answers."""
