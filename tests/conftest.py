@@ -16,6 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
+import hypothesis
 import pytest
 from packaging.specifiers import SpecifierSet
 
@@ -29,6 +30,10 @@ importlib.import_module("docker")
 
 if TYPE_CHECKING:
     from engines.private import Engine, PrivateDocker, Registry, Store
+
+# Each run tests the same examples: a failure comes with the change that causes it, and comes again.
+hypothesis.settings.register_profile("repeatable", derandomize=True)
+hypothesis.settings.load_profile("repeatable")
 
 # Tests set these variables themselves. (The oldest pytest-env in the matrix cannot unset a variable.)
 for name in ("PREFECT_DOCKER_DISABLE_ATTESTATIONS", "PREFECT_DOCKER_ATTEST_AUTOLOAD"):
