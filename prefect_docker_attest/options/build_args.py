@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+PASSWORD_IN_ADDRESS = re.compile(r"://[^/\s:@]*:(?P<password>[^/\s@]+)@")
+"""Finds the password in an address, such as ``https://user:password@host/simple``."""
+
 # Read by the docker CLI, buildx, ssh, git, the C library, and credential helpers, which can be scripts of any language.
 _RESERVED_PREFIXES = (
     "DOCKER_ BUILDX_ BUILDKIT_ EXPERIMENTAL_BUILDKIT_ COMPOSE_ CONTAINERS_ REGISTRY_AUTH KUBERNETES_ AWS_ AZURE_ "
@@ -27,7 +30,6 @@ _RESERVED_NAMES = frozenset(
     "USERPROFILE WINDIR".split()
 )
 _CREDENTIAL = re.compile(r"TOKEN|KEY|SECRET|PASS|CREDENTIAL|AUTH(?!OR)", re.IGNORECASE)
-_PASSWORD_IN_ADDRESS = re.compile(r"://[^/\s:@]*:[^/\s@]+@")
 # The docker CLI sets some variables with these prefixes for its plugins.
 _CHANGED_BY_DOCKER = ("DOCKER_", "OTEL_")
 
@@ -78,4 +80,4 @@ def prepare(build_args: Mapping[str, str], parent_environment: Mapping[str, str]
 
 def is_credential(name: str, value: str) -> bool:
     """Whether a build argument looks like a credential: by its name, or because it is an address with a password."""
-    return bool(_CREDENTIAL.search(name) or _PASSWORD_IN_ADDRESS.search(value))
+    return bool(_CREDENTIAL.search(name) or PASSWORD_IN_ADDRESS.search(value))

@@ -47,7 +47,15 @@ def build(context: Path, content: str, stream: io.StringIO | None = None, **opti
 
 
 def output_of(image_id: str, *command: str) -> bytes:
-    return subprocess.run(["docker", "run", "--rm", image_id, *command], capture_output=True, check=True).stdout
+    def docker(*arguments: str) -> bytes:
+        return subprocess.run(["docker", *arguments], capture_output=True, check=True).stdout
+
+    # `docker run` loses the output at times if the container is short.
+    container = docker("run", "--detach", image_id, *command).decode().strip()
+    assert docker("wait", container).strip() == b"0"
+    output = docker("logs", container)
+    docker("rm", "--force", "--volumes", container)
+    return output
 
 
 @contextmanager
@@ -109,12 +117,15 @@ def test_values_are_neither_on_a_command_line_nor_in_the_output(
     assert [each for each in told if any(value in each for value in values.values())] == []
 
 
-# Standard error has a step of its own: it could come between the two parts of the value.
+# Standard error comes between the two parts of a value where a step waits, and in the last step at random: if the
+# engine reads the first 65,536 bytes of standard output, then standard error.
 LEAKY = r"""RUN set -x; : "$TOKEN"
 RUN head -c 65508 /dev/zero | tr '\0' x; echo "$TOKEN"; \
     printf %s "$TOKEN" | head -c 8; sleep 0.3; printf %s "$TOKEN" | tail -c +9; echo; \
     printf '%s\033[31m%s\033[0m\n' "$(echo "$TOKEN" | head -c 8)" "$(echo "$TOKEN" | tail -c +9)"; \
     printf %s "me:$TOKEN" | base64; echo to%2Fken%2B-{number}
+RUN printf %s "$TOKEN" | head -c 30; sleep 0.3; echo "$TOKEN" >&2; sleep 0.3; printf %s "$TOKEN" | tail -c +31; echo; \
+    printf %s "$TOKEN" | head -c 10; sleep 0.3; echo other >&2; sleep 0.3; printf %s "$TOKEN" | tail -c +11; echo
 RUN head -c 65508 /dev/zero | tr '\0' x; echo "$TOKEN" | tee /dev/stderr; exit 3
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 from typing import TYPE_CHECKING
 from urllib.parse import quote, quote_plus
@@ -108,14 +109,84 @@ def test_the_borders_of_pieces_make_no_difference(pieces: list[str], build_args:
 
 
 def test_only_what_can_begin_a_value_is_held_back() -> None:
-    given = Mask({"TOKEN": TOKEN}).blocks(["#5 0.1 10%\r", "20% s3cr3t", "/TOKE", "", "-", "no end s3"])
-    assert list(given) == ["#5 0.1 10%\r", "20% ", "", "s3cr3t/TOKE-", "no end ", "s3"]
+    given = Mask({"TOKEN": TOKEN}).blocks(["#5 0.1 10%\r", "20% s3cr3t", "/TOK", "", "-", "no end s3"])
+    assert list(given) == ["#5 0.1 10%\r", "20% ", "", "s3cr3t/TOK-", "no end ", "s3"]
 
 
 def test_little_is_held_back() -> None:
     parts = list(Mask({"TOKEN": "x" * 1000}).blocks("x" * LONGEST_PIECE for _ in range(10)))
     assert all(len(part) < 1000 for part in parts)
     assert "".join(parts) == "$TOKEN" * 655 + "x" * 360
+
+
+ADDRESS = "https://user:correcthorse@host.example.com/repository/simple"
+
+
+@pytest.mark.parametrize("value", [TOKEN, ADDRESS])
+@pytest.mark.parametrize("between", ["+ echo too\n", "{value}\n", "progress: 50%"])
+@pytest.mark.parametrize("number", ["#6 0.124 ", "0.124 "])
+def test_the_longer_part_of_a_value_is_hidden_if_other_output_divides_it(value: str, between: str, number: str) -> None:
+    # BuildKit reads 32 KiB of one stream, then the other stream. It puts a number before each line.
+    middle = value.index("horse") if "horse" in value else (len(value) + 1) // 2
+    for border in range(1, len(value)):
+        if border < middle and not between.endswith("\n"):
+            continue
+        first, rest = value[:border], value[border:]
+        text = f"{number}xxx{first}{between.format(value=value)}" + number * between.endswith("\n") + f"{rest} yyy\n"
+        for blocks in [text], text.splitlines(keepends=True):
+            hidden = shown({"INDEX_KEY": value}, blocks)
+            assert (first if border >= middle else rest) not in hidden
+            assert value not in hidden
+            assert hidden.count("$INDEX_KEY") >= 1
+            assert hidden.endswith(" yyy\n")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "looking in https://****:****@host.example.com/repository/simple",
+        "https://user:****@host.example.com/repository/simple",
+        "host.example.com/repository/simple",
+        "s3cr3t/TOK is short",
+        "value=42 is short",
+        "auth.example.com/login is no address with a password",
+        "https://auth.example.com/other",
+        "my-project-cache-2023",
+    ],
+)
+def test_parts_that_other_texts_contain_are_not_replaced(line: str) -> None:
+    build_args = {
+        "INDEX": ADDRESS,
+        "TOKEN": TOKEN,
+        "AUTH_URL": "https://auth.example.com/login",
+        "CACHE_KEY": "my-project-cache-2024",
+    }
+    assert shown(build_args, [f"#6 0.1 {line}\n"]) == f"#6 0.1 {line}\n"
+
+
+VALUES = st.dictionaries(st.sampled_from(["A_KEY", "B_KEY"]), st.text("a1", min_size=16, max_size=19), min_size=1)
+
+
+@settings(deadline=None)
+@given(VALUES, st.lists(st.lists(st.tuples(st.integers(0, 1), st.integers(-19, 19)), max_size=9)), st.data())
+def test_the_borders_of_pieces_make_no_difference_to_parts(
+    build_args: dict[str, str], lines: list[list[tuple[int, int]]], data: st.DataObject
+) -> None:
+    values = list(build_args.values())
+
+    def part(number: int, length: int) -> str:
+        value = values[number % len(values)]
+        return value[length:] if length < 0 else value[:length]
+
+    text = "".join("".join(part(*each) for each in line) + "\n" for line in lines)
+    # The first piece of a line is longer than a value.
+    borders = st.integers(20, 200)
+    blocks = []
+    for line in text.splitlines(keepends=True):
+        drawn = data.draw(st.lists(borders, max_size=3))
+        at = sorted({0, len(line), *(border for border in drawn if border < len(line))})
+        blocks += [line[start:end] for start, end in itertools.pairwise(at)]
+    assert shown(build_args, blocks) == shown(build_args, text.splitlines(keepends=True))
 
 
 FORMS = {
