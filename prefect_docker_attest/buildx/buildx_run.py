@@ -89,6 +89,7 @@ class Outcome:
     Attributes:
         returncode: exit code of docker; negative for a signal
         timed_out: whether it was stopped because it printed nothing new for too long
+        running: names of the steps that ran at its end, or when it was stopped; ``""`` with ``quiet``
         lines: the last lines of its output, without their line ends
         builder: the builder that the output names; `None` if it names none, as a build that fails immediately
         metadata_file: path of the file to which buildx has written its metadata
@@ -97,6 +98,7 @@ class Outcome:
 
     returncode: int
     timed_out: bool
+    running: str
     lines: Sequence[str]
     builder: Builder | None
     metadata_file: Path
@@ -128,7 +130,8 @@ class BuildxRun:
             # A long line comes in pieces. Only the first piece is kept: another piece could start with "ERROR: ".
             if starts:
                 self._tail.append(line[:_KEPT_CHARACTERS])
-                self._running.read_line(line)
+                if not self._command.timed_out:  # buildx ends all steps when it is stopped
+                    self._running.read_line(line)
                 comment = self._cache_errors.read_line(line)
                 self._builder = self._builder or Builder.of_progress(line)
             starts = line.endswith("\n")
@@ -148,8 +151,8 @@ class BuildxRun:
         """Return how the build ended. Call it after `lines` has ended."""
         returncode = self._command.wait()
         lines = [line.rstrip("\r\n") for line in self._tail]
-        timed_out, errors = self._command.timed_out, self._cache_errors
-        return Outcome(returncode, timed_out, lines, self._builder, self._metadata_file, errors)
+        timed_out, running = self._command.timed_out, str(self._running)
+        return Outcome(returncode, timed_out, running, lines, self._builder, self._metadata_file, self._cache_errors)
 
 
 def _environment(options: BuildxOptions) -> dict[str, str]:

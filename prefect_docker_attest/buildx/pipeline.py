@@ -207,8 +207,9 @@ def _metadata(build: PreparedBuild, outcome: Outcome) -> Metadata:
     """
     if outcome.timed_out:
         limit = f"{build.request.idle_timeout:g}"
-        note = f"The build was stopped: it printed nothing new for {limit} seconds (timeout={limit})."
-        raise BuildFailed(Failure(notes=(note,), tip="Increase timeout, or omit it."))
+        note = f"The build was stopped: it printed nothing new for {limit} seconds (timeout={limit})"
+        running = f"; running: {outcome.running}" if outcome.running else "."
+        raise BuildFailed(Failure(notes=(note + running,), tip="If it only needs more time, increase or omit timeout."))
     if outcome.returncode != 0:
         raise BuildFailed(_explained(build, outcome))
     try:
