@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SETTING = "PREFECT_DOCKER_DISABLE_ATTESTATIONS"
 NOWHERE = "unix:///nonexistent/docker.sock"
 SLOW = 7  # seconds: more than the doctor used to wait
-SHORT = 15  # seconds for tests in which something never answers: everything else must answer in this time
+SHORT = 25  # seconds for tests in which something never answers: everything else must answer in this time
 
 # Python imports `sitecustomize` when it starts. It waits at its start, and when Prefect is imported.
 SITECUSTOMIZE = """

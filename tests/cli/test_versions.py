@@ -29,14 +29,14 @@ INSTALLED = (
 )
 
 
-def _timed(run: Run, **environment: str) -> Result:
-    for _ in range(3):  # the machine can be busy with something else
+def _timed(run: Run, *, answers: bool = True, **environment: str) -> Result:
+    for _ in range(5):  # the machine can be busy with something else
         began = time.monotonic()
         result = run("--version", **environment)
         assert (result.code, result.err) == (0, "")
-        if time.monotonic() - began < allowed(LIMIT):
+        if time.monotonic() - began < allowed(LIMIT) and not (answers and "no answer" in result.out):
             return result
-    pytest.fail(f"it takes more than {LIMIT} seconds, three times")
+    pytest.fail(f"it takes more than {LIMIT} seconds, or docker does not answer, five times")
 
 
 def test_all_versions_are_shown_in_one_line(run: Run, some_engine: Engine) -> None:
@@ -63,7 +63,7 @@ def test_an_engine_that_never_answers_is_not_waited_for(run: Run, some_engine: E
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(tmp_path / "s"))
         listening.listen(50)
-        result = _timed(run, DOCKER_HOST=f"unix://{tmp_path}/s")
+        result = _timed(run, answers=False, DOCKER_HOST=f"unix://{tmp_path}/s")
     assert result.out.endswith(", engine no answer\n")
 
 

@@ -105,4 +105,8 @@ def test_a_platform_makes_a_cached_build_hardly_slower(tmp_path: Path) -> None:
         return time.monotonic() - start
 
     unnamed, named = zip(*((seconds(None), seconds(AMD64)) for _ in range(7)), strict=True)
-    assert min(named) - min(unnamed) < allowed(0.2)
+    for _ in range(23):  # a busy machine makes some of them slower
+        if min(named) - min(unnamed) < allowed(0.2):
+            return
+        unnamed, named = (*unnamed, seconds(None)), (*named, seconds(AMD64))
+    pytest.fail(f"{min(named):.2f} s instead of {min(unnamed):.2f} s")

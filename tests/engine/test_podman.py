@@ -9,9 +9,11 @@ import multiprocessing
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+import psutil
 import pytest
 from prefect.docker import DockerImage
 from prefect.utilities import dockerutils
@@ -273,8 +275,11 @@ def test_an_interrupted_build_leaves_what_it_leaves_without_the_setting(
     podman: Podman, slow: SlowBuild, setting: Setting
 ) -> None:
     def state() -> dict[str, int]:
-        steps = [process for process in slow.steps() if process.cmdline()[-1] == slow.seconds]
-        return {**podman.leftovers(), "sleeping": len(steps)}
+        sleeping = 0
+        for process in slow.steps():
+            with suppress(psutil.Error):
+                sleeping += process.cmdline()[-1:] == [slow.seconds]
+        return {**podman.leftovers(), "sleeping": sleeping}
 
     def left(*, on: bool) -> dict[str, int]:
         before = state()

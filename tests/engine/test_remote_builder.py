@@ -146,6 +146,8 @@ def test_inspect_finds_the_image_sound(name: str, context: Path) -> None:
 @pytest.mark.usefixtures("far_in_use")
 @pytest.mark.parametrize("push_from_builder", [False, True])
 def test_parallel_builds_return_their_own_images(name: str, tmp_path: Path, *, push_from_builder: bool) -> None:
+    pushes = threading.Lock()  # simultaneous pushes of a graphdriver engine can fail
+
     def deploy(number: int) -> str:
         folder = tmp_path / f"context-{number}"
         folder.mkdir()
@@ -154,7 +156,8 @@ def test_parallel_builds_return_their_own_images(name: str, tmp_path: Path, *, p
         with settings(push_from_builder=push_from_builder, disable_attestations=True):
             # In Prefect 3.1, DockerImage can only build the current folder, which threads share.
             build_image(folder, tag=f"{name}-{number}", pull=True)
-            DockerImage(f"{name}-{number}").push()
+            with pushes:
+                DockerImage(f"{name}-{number}").push()
         label: str = Published(f"{name}-{number}").config()["config"]["Labels"]["number"]
         return label
 

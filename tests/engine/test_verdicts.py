@@ -14,8 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from engines import private
-from engines.machine import run
-from engines.packages import downloaded
+from support.debian_programs import unpacked
 from support.memory_registry import MemoryRegistry, memory_registry
 from support.mutations import KINDS, draft
 from support.random_images import drafts
@@ -88,13 +87,10 @@ def containerd(private_docker: private.PrivateDocker) -> Iterator[Engine]:
 
 @pytest.fixture(scope="module")
 def containerd_with_unpigz(
-    private_docker: private.PrivateDocker, tmp_path_factory: pytest.TempPathFactory
+    private_docker: private.PrivateDocker,
 ) -> Iterator[Engine]:
     """An engine that decompresses gzip with the program unpigz."""
-    folder = tmp_path_factory.mktemp("pigz")
-    with downloaded("amd64", ["pigz"], folder) as packages:
-        (package,) = (package for package in packages if package.name.startswith("pigz_"))
-        run(["dpkg", "-x", str(package), str(folder)])
+    folder = unpacked("pigz")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", f"{folder}/usr/bin", prepend=os.pathsep)
         assert shutil.which("unpigz")

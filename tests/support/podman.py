@@ -140,7 +140,8 @@ def started_podman(suite: str, registry: str) -> Iterator[Podman]:
         service.wait()
         for step in (folder / "staging").glob("buildah*"):  # that ran
             wait_until(partial(_is_removed, f"buildah-{step.name}"))
-        shutil.rmtree(folder)
+        while folder.exists():  # its last processes may still write
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _is_removed(name: str) -> bool:

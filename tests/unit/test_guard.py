@@ -75,8 +75,8 @@ def die(of: Guard) -> subprocess.Popen[bytes]:
 
 def test_a_killed_caller_ends_the_command_and_its_child_and_removes_the_folder() -> None:
     pids, folder = killed_caller("SIG_DFL")
-    wait_until(lambda: all(map(is_gone, pids[:2])), 1)
-    wait_until(lambda: is_gone(pids[2]) and not folder.exists(), 3)
+    wait_until(lambda: all(map(is_gone, pids[:2])), 15)
+    wait_until(lambda: is_gone(pids[2]) and not folder.exists(), 15)
 
 
 def test_a_command_that_does_not_end_is_killed_after_two_seconds() -> None:
@@ -84,7 +84,7 @@ def test_a_command_that_does_not_end_is_killed_after_two_seconds() -> None:
     time.sleep(1)
     assert not is_gone(pids[0])
     assert folder.is_dir()  # the process can still write to the folder
-    wait_until(lambda: all(map(is_gone, pids)) and not folder.exists(), 3)
+    wait_until(lambda: all(map(is_gone, pids)) and not folder.exists(), 15)
 
 
 def test_a_command_that_was_started_but_not_yet_named_is_ended() -> None:

@@ -257,7 +257,7 @@ def platforms(engine: Engine) -> list[str]:
 def reaches_this_machine(engine: Engine) -> bool:
     """Return whether the engine reaches servers on 127.0.0.1. Docker Desktop and remote engines do not."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(5)
+        server.settimeout(20)
         command = ["docker", "pull", f"127.0.0.1:{server.getsockname()[1]}/{PREFIX}/nothing"]
         quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         pull = subprocess.Popen(command, env=engine.environment, **quiet)

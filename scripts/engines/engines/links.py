@@ -93,6 +93,7 @@ class Link:
 
 
 class _Servers(socketserver.ThreadingMixIn):
+    request_queue_size = 50  # many builds connect at once
     daemon_threads = True
     block_on_close = False
 
@@ -102,7 +103,7 @@ class _UnixServer(_Servers, socketserver.UnixStreamServer):
 
 
 class _TcpServer(_Servers, socketserver.TCPServer):
-    request_queue_size = 50
+    pass
 
 
 @contextlib.contextmanager

@@ -182,7 +182,7 @@ def start_daemon(
     return child
 
 
-def wait_for(what: str, daemon: subprocess.Popen[bytes], probe: Callable[[], object], seconds: int = 60) -> None:
+def wait_for(what: str, daemon: subprocess.Popen[bytes], probe: Callable[[], object], seconds: int = 180) -> None:
     """Wait until `probe` succeeds.
 
     Args:
