@@ -7,7 +7,6 @@ import gzip
 import hashlib
 import io
 import json
-import socket
 import subprocess
 import tarfile
 import zlib
@@ -15,6 +14,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import httpx
+
+from engines.machine import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -30,26 +31,19 @@ _client = httpx.Client(trust_env=False, timeout=60)  # no proxies: they cannot r
 @contextlib.contextmanager
 def started_registry(program: str, folder: Path, **configuration: Any) -> Iterator[str]:
     """Start a registry with this configuration, and give its address."""
+    address = f"127.0.0.1:{free_port()}"
     storage = {"filesystem": {"rootdirectory": str(folder / "registry")}, "delete": {"enabled": True}}
-    general = {"version": "0.1", "log": {"level": "error"}, "storage": storage}
-    for _ in range(5):  # another program can take the port before the registry does
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            address = f"127.0.0.1:{probe.getsockname()[1]}"
-        settings = {**general, "http": {"addr": address}, **configuration}
-        (folder / "registry.yml").write_text(json.dumps(settings))  # JSON is a subset of YAML
-        process = subprocess.Popen([program, "serve", str(folder / "registry.yml")], stderr=subprocess.DEVNULL)
-        try:
-            # It retries, and waits longer after each attempt.
-            with httpx.Client(transport=httpx.HTTPTransport(retries=10), trust_env=False, timeout=60) as client:
-                client.get(f"http://{address}/v2/")
-            if process.poll() is None:
-                yield address
-                return
-        finally:
-            process.terminate()
-            process.wait()
-    raise RuntimeError("the registry does not start")
+    general = {"version": "0.1", "log": {"level": "error"}, "storage": storage, "http": {"addr": address}}
+    (folder / "registry.yml").write_text(json.dumps({**general, **configuration}))  # JSON is a subset of YAML
+    process = subprocess.Popen([program, "serve", str(folder / "registry.yml")], stderr=subprocess.DEVNULL)
+    try:
+        # It retries, and waits longer after each attempt.
+        with httpx.Client(transport=httpx.HTTPTransport(retries=10), trust_env=False, timeout=60) as client:
+            client.get(f"http://{address}/v2/")
+        yield address
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def digest(content: bytes) -> str:

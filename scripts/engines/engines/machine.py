@@ -12,6 +12,7 @@ import ipaddress
 import os
 import platform
 import re
+import secrets
 import select
 import shutil
 import signal
@@ -293,10 +294,13 @@ def stop_emulating(name: str) -> None:
 
 
 def free_port() -> int:
-    """Return an unused TCP port of 127.0.0.1."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return an unused TCP port of 127.0.0.1, which no program gets by chance before it is used."""
+    while True:
+        # Kernels give ports above these to programs that do not name one.
+        port = 20_000 + secrets.randbelow(12_768)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def free_network(ip: Sequence[str], prefix: int) -> ipaddress.IPv4Network:
