@@ -47,5 +47,14 @@ def first_line(error: object) -> str:
     return next((line[:_LONGEST_LINE] for line in lines if line), type(error).__name__)
 
 
+def is_caused_by(error: BaseException, kind: type[BaseException]) -> bool:
+    """Return whether an exception is of this type, or has one as its cause or, like those of requests, inside."""
+    found = [error]
+    for each in found:  # grows
+        inner = [each.__cause__, each.__context__, *each.args]
+        found += [one for one in inner if isinstance(one, BaseException) and one not in found]
+    return any(isinstance(each, kind) for each in found)
+
+
 class NoAnswerError(Exception):
     """An answer did not arrive in time. The text names the question."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from prefect_docker_attest.buildx.builder import Builder
 from prefect_docker_attest.doctor import buildx_folder
-from prefect_docker_attest.doctor.check import Finding, NoAnswerError, SeeOther, first_line
+from prefect_docker_attest.doctor.check import Finding, NoAnswerError, SeeOther, first_line, is_caused_by
 from prefect_docker_attest.doctor.docker_commands import API_VERSION, CommandError
 from prefect_docker_attest.names import SELECT_BUILDER, variable
 
@@ -119,7 +119,7 @@ def engine(answers: Answers) -> Finding:
     except HTTPError as error:
         return Finding("problem", f"{host} refuses a request: {first_line(error)}", _ALLOW)
     except Exception as error:  # requests and docker-py raise many
-        advice = _PERMISSION if "PermissionError" in str(error) else _other_engine(answers)
+        advice = _PERMISSION if is_caused_by(error, PermissionError) else _other_engine(answers)
         return Finding("problem", f"docker-py gets no answer from {host}: {first_line(error)}", advice)
     if found.podman:
         seen = f"Podman {found.podman}, {found.platform}, {found.name}"

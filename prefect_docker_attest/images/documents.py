@@ -38,7 +38,6 @@ LATER = "Try again later."
 
 _LONGEST_NAME = 255  # characters
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-_VERB = re.compile(r"is |has |must ")
 
 # The structs of image-spec (specs-go/v1) and of Docker's configs. Engines refuse members of other types.
 _PLATFORM = Struct({"architecture": str, "os": str, "os.version": str, "os.features": [str], "variant": str})
@@ -313,7 +312,7 @@ def _members(content: bytes, kind: Struct, name: str) -> dict[str, Any]:
     try:
         members, twice = read_json(content, kind)
     except NotReadableError as error:
-        raise ImageError(f"{name}{'' if _VERB.match(str(error)) else ':'} {error}.") from None
+        raise ImageError(f"{name}{':' if error.member else ''} {error}.") from None
     return {**members, "twice": twice}
 
 

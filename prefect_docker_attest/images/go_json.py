@@ -68,7 +68,16 @@ class Raw:
 
 
 class NotReadableError(ValueError):
-    """Engines cannot read the document, or it is too large. The text begins with a verb, such as "is not JSON"."""
+    """Engines cannot read the document, or it is too large.
+
+    Args:
+        problem: begins with a verb, such as "is not JSON"
+        member: path of the member that has the problem, such as ``layers[0].size``; ``""`` for the document
+    """
+
+    def __init__(self, problem: str, member: str = "") -> None:
+        super().__init__(f"{member} {problem}".lstrip())
+        self.member = member
 
 
 _WORDS: dict[Kind, str] = {
@@ -138,7 +147,7 @@ def _converted(value: Any, kind: Kind, where: str, twice: list[str]) -> Any:
     if not container and _is(value, kind):
         return value
     words = "a list" if isinstance(kind, list) else _WORDS[kind] if isinstance(kind, type) else "an object"
-    raise NotReadableError(f"{where} must be {words}, not {shown(value)}")
+    raise NotReadableError(f"must be {words}, not {shown(value)}", where)
 
 
 def _list(value: list[Any], kind: list[Kind], where: str, twice: list[str]) -> list[Any]:
