@@ -149,6 +149,7 @@ def test_a_damaged_layer_in_zstd() -> None:
         (zstd_file(TAR, window_log=27), "its zstd window is larger than 64 MiB"),
         (gzip.compress(TAR) + b"rubbish", "bytes follow its gzip data"),
     ],
+    ids=["a large window", "something at the end"],
 )
 def test_a_layer_that_cannot_be_verified(blob: bytes, detail: str) -> None:
     reading = _read(blob)
