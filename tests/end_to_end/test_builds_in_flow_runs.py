@@ -75,7 +75,7 @@ async def in_async_flow(context="quick"):
 def deploys():
     os.chdir(FOLDER / "quick")
     stream = Stream()
-    image = DockerImage(f"{PREFIX}/flow-run", "quick-deployed", "Dockerfile", stream)
+    image = DockerImage(f"{PREFIX}/flow-run", "quick-deployed", "Dockerfile", stream_progress_to=stream)
     in_flow.from_source(str(FOLDER), "flows.py:in_flow").deploy(
         "image", work_pool_name=sys.argv[1], image=image, push=False, print_next_steps=False
     )

@@ -155,8 +155,10 @@ def test_setting_off_an_image_with_an_attestation_option_is_built_by_buildx(
     setting: Setting, engine: Engine, registry: Registry, option: dict[str, Any]
 ) -> None:
     # With only sbom=False, buildx still adds its default provenance. The graphdriver store has no attestations.
-    image = DockerImage(f"{registry.address}/per-image", tag="one", dockerfile="Dockerfile", **option)
-    image.stream_progress_to = output = io.StringIO()
+    output = io.StringIO()
+    # Prefect 3.1 passes the stream on as an option of `build_image`.
+    options: dict[str, Any] = {**option, "stream_progress_to": output}
+    image = DockerImage(f"{registry.address}/per-image", tag="one", dockerfile="Dockerfile", **options)
     with setting(False):
         image.build()
         last = output.getvalue().splitlines()[-1]
