@@ -105,7 +105,7 @@ class _Values:
     Args:
         names: names by values
         encoded: names by other forms of values
-        divisible: values of which one half alone is replaced, too
+        divisible: values of which a half is replaced, too
     """
 
     def __init__(self, names: Mapping[str, str], encoded: Mapping[str, str], divisible: Iterable[str]) -> None:

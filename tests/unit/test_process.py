@@ -17,7 +17,7 @@ from prefect_docker_attest.buildx import output_pipe, process
 from prefect_docker_attest.buildx.output_pipe import LONGEST_PIECE
 from prefect_docker_attest.buildx.process import Command
 from prefect_docker_attest.buildx.progress import ProgressTracker, RunningSteps
-from support.processes import is_gone, wait_until
+from support.processes import allowed, is_gone, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -129,7 +129,7 @@ def test_a_silence_is_reported_once() -> None:
 
 
 def test_a_silence_is_no_progress() -> None:
-    with shell("exec sleep 987", silence=0.2, idle_timeout=3) as command:
+    with shell("exec sleep 987", silence=0.2, idle_timeout=allowed(3)) as command:
         assert list(command.lines()) == [""]
         assert command.timed_out
 
@@ -233,7 +233,7 @@ def test_a_second_ctrl_c_kills_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_idle_timeout_ends_the_child() -> None:
-    with shell("echo begun; exec sleep 987", idle_timeout=3) as command:
+    with shell("echo begun; exec sleep 987", idle_timeout=allowed(3)) as command:
         assert list(command.lines()) == ["begun\n"]
         assert command.wait() == -signal.SIGTERM
         assert command.timed_out
@@ -241,7 +241,7 @@ def test_the_idle_timeout_ends_the_child() -> None:
 
 def test_the_idle_timeout_ends_a_child_that_has_closed_its_output() -> None:
     program = "import os, time; os.close(1); os.close(2); time.sleep(987)"
-    with python(program, idle_timeout=3) as command:
+    with python(program, idle_timeout=allowed(3)) as command:
         assert list(command.lines()) == []
         assert command.wait() == -signal.SIGTERM
         assert command.timed_out
@@ -249,22 +249,23 @@ def test_the_idle_timeout_ends_a_child_that_has_closed_its_output() -> None:
 
 def test_the_idle_timeout_kills_a_child_that_ignores_sigterm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "_GRACE", 0.2)
-    with shell("trap '' TERM; echo ready; exec sleep 987", idle_timeout=3) as command:
+    with shell("trap '' TERM; echo ready; exec sleep 987", idle_timeout=allowed(3)) as command:
         assert list(command.lines()) == ["ready\n"]
         assert command.wait() == -signal.SIGKILL
 
 
 def test_time_of_the_caller_does_not_count_as_idle() -> None:
-    with shell("echo 0; echo 1", idle_timeout=3) as command:
+    limit = allowed(3)
+    with shell("echo 0; echo 1", idle_timeout=limit) as command:
         for _ in command.lines():
-            time.sleep(3.3)
+            time.sleep(limit + 0.3)
         assert command.wait() == 0
         assert not command.timed_out
 
 
 def test_lines_without_progress_count_as_idle() -> None:
     program = "echo new; while :; do echo the same; sleep 0.1; done"
-    with shell(program, idle_timeout=5, made_progress=lambda line: line != "the same\n") as command:
+    with shell(program, idle_timeout=allowed(5), made_progress=lambda line: line != "the same\n") as command:
         assert next(iter(command.lines())) == "new\n"
         assert set(command.lines()) == {"the same\n"}
         assert command.timed_out
